@@ -21,7 +21,7 @@ from amenable.models.config import DecoderConfig
 from amenable.models.presets import preset
 from amenable.models.published_shapes import PUBLISHED
 from amenable.recipes.planning.gpus import GIB, Cluster, Gpu, parse_gpus
-from amenable.recipes.planning.layout_memory import gathered_bytes, phases_of
+from amenable.recipes.planning.layout_memory import gathered_bytes, phases_of, sampled_rows
 from amenable.recipes.planning.layouts import ParallelLayout, local_model
 from amenable.recipes.planning.step_time import Assumptions, step_times, token_seconds
 from amenable.recipes.planning.workload import CUDA, StepWork, roles, sized
@@ -36,6 +36,7 @@ TITAN_H200 = "torchtitan, benchmarks/llama3-8b_h200_202506_trainy-whitefiber.md"
 TORCHTUNE = "torchtune, README.md, optimization flags"
 QWEN = "QwenLM/Qwen, documentation, finetuning/lora"
 DEEPSPEED = "DeepSpeed, blogs/deepspeed-chat/README.md, tables 1 and 2"
+NEMO = "NeMo RL 0.4, docs/about/performance-summary.md and its recipes"
 OURS = "benchmarks/RESULTS.md"
 WHOLE_LOGITS = 14
 """bytes of a logit where all are held: bf16, log-softmax in fp32, two gradients in fp32"""
@@ -195,6 +196,22 @@ def chat_hours(size: str, gpus: str) -> float:
     return times.step * 131_900 / 1024 / 3600
 
 
+def grpo_seconds(name: str, gpus: str, length: int, sampler: int, tensor: int) -> float:
+    """Return the planned seconds of a step of NeMo RL's GRPO: 64 prompts of 32 completions, rows of `length` tokens on
+    average and 4,096 at most, four updates; prompts of 128 tokens, which is assumed. sampler: GPUs of its own."""
+    cluster, shape = parse_gpus(gpus), PUBLISHED[name]
+    work = StepWork("grpo", 2048, 128, length - 128, 32, updates=4, longest=4096 - 128)
+    layout = ParallelLayout(shards=cluster.count - sampler, checkpointed=True, sampler=sampler, sampler_tensor=tensor)
+    models = roles(work, shape, None, 0)
+    share = work.shared(layout.ranks)
+    step = share.pass_within(16384) if share else None
+    assert step is not None
+    phases = phases_of(work, models, layout, cluster, step)
+    rows = sampled_rows(work, shape, layout, cluster, phases)
+    assumed = Assumptions(cluster.gpu.efficiency, max_staleness=int(sampler > 0))
+    return step_times(work, models, layout, cluster, step, rows, assumed).step
+
+
 def token_milliseconds(name: str, gpu: str, rows: int, context: int) -> float:
     """Return the planned milliseconds of a decoded token of each row."""
     cluster = parse_gpus(gpu)
@@ -286,6 +303,15 @@ def time_points() -> Iterator[Point]:
     ):
         planned = partial(chat_hours, size, gpus)
         yield Point(f"PPO of OPT {size}, {gpus}", "time", hours, "hours", planned, DEEPSPEED)
+    for name, gpus, length, sampler, tensor, seconds in (
+        ("Llama-3.1-8B", "16xH100", 1060, 0, 1, 97.7),
+        ("Llama-3.1-8B", "16xH100", 1129, 8, 1, 74.6),
+        ("Qwen3-32B", "32xH100", 3206, 0, 4, 393),
+        ("Qwen3-32B", "64xH100", 3207, 32, 4, 215),
+    ):
+        planned = partial(grpo_seconds, name, gpus, length, sampler, tensor)
+        ahead = f", {sampler} of them sampling a step ahead" if sampler else ""
+        yield Point(f"GRPO of {name}, {gpus}{ahead}", "time", seconds, "s a step", planned, NEMO)
     for gpu, rows, context, milliseconds, source in (
         ("H100", 1, 512, 6.48, "InferenceBench, recipes/concurrency-sweep (vLLM 0.21)"),
         ("H100", 4, 512, 6.59, "InferenceBench, recipes/concurrency-sweep (vLLM 0.21)"),
@@ -324,7 +350,11 @@ NOT_COMPARED = {
     "their own plans are in that file's tables",
     "H200 of our own": "none has been measured yet",
     "torchtitan with tensor, context or pipeline parallelism": "they divide the sequence too, in fp8",
-    "verl's and NeMo RL's tables": "mixtures of experts, which the decoder has not",
+    "verl's tables, and the rest of NeMo RL's": "mixtures of experts, which the decoder has not",
+    "OpenRLHF's table of PPO": "lengths of its rows are not published, and it is marked as outdated there",
+    "out-of-memory reports of OpenRLHF's users": "no peak is stated",
+    "OPT-1.3B on A6000 (DeepSpeed-Chat)": "its pages say 1.2, 1.36 and 2.2 hours",
+    "speed-ups of TRL, unsloth, open-instruct and asynchronous verl": "ratios to other programs",
     "Soup's 8B in 3.3 GB": "layers are streamed from the host",
     "DPO of pythia-2.8B on 4 x A100 (eric-mitchell/dpo)": "the lengths of its rows are not published",
     "nanochat's speedrun": "fp8, and an optimizer of its own",

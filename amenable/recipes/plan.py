@@ -55,7 +55,9 @@ class Config:
     prompt_tokens: int = 512
     """tokens of a prompt; of pretrain, the first part of a text"""
     max_new_tokens: int = 512
-    """tokens of a completion"""
+    """tokens of a completion, at most"""
+    mean_new_tokens: int = 0
+    """tokens of a sampled completion, on average; 0 is --max-new-tokens"""
     num_generations: int = 0
     """completions of each prompt; 0 is the stage's default"""
     num_ppo_epochs: int = 1
@@ -87,9 +89,13 @@ class Config:
             0, self, "gpus_per_node", "network", "prompt_tokens", "num_generations", "max_staleness"
         )
         checks.require_at_least(1, self, "lora_rank")
-        checks.require_at_least(0, self, "simulate")
+        checks.require_at_least(0, self, "simulate", "mean_new_tokens")
         checks.require_share(self, "efficiency", "overlap")
         checks.forbid(self.simulate > MAX_GPUS, f"simulate is {self.simulate}", f"at most {MAX_GPUS:,} can be planned")
+        problem = f"mean_new_tokens {self.mean_new_tokens} is above max_new_tokens {self.max_new_tokens}"
+        checks.forbid(self.mean_new_tokens > self.max_new_tokens, problem, "give a smaller one")
+        offline = self.mean_new_tokens and not STAGES[self.stage].scored
+        checks.forbid(offline, f"mean_new_tokens with {self.stage}, which samples nothing", "leave it out")
         checks.forbid(
             self.batch_size % self.group,
             f"batch_size {self.batch_size} is not a multiple of the {self.group} rows of a prompt",
@@ -107,8 +113,8 @@ class Config:
         """Work of a step; stages that sample nothing go over its rows once."""
         online = STAGES[self.stage].scored
         epochs, updates = (self.num_ppo_epochs, self.num_mini_batches) if online else (1, 1)
-        sizes = self.batch_size, self.prompt_tokens, self.max_new_tokens
-        return StepWork(self.stage, *sizes, self.group, epochs, updates)
+        mean, longest = self.mean_new_tokens or self.max_new_tokens, self.max_new_tokens
+        return StepWork(self.stage, self.batch_size, self.prompt_tokens, mean, self.group, epochs, updates, longest)
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -135,8 +141,8 @@ def run(config: Config) -> list[PlannedLayout]:
 def task_of(config: Config, cluster: Cluster) -> PlanRequest:
     """Return what is planned. InputError for rows beyond the model's context."""
     shape, work = shape_of(config.model), config.work
-    problem = f"rows of {work.length:,} tokens are beyond the {shape.context_length:,} of {config.model}"
-    checks.forbid(work.length > shape.context_length, problem, "give fewer --prompt-tokens or --max-new-tokens")
+    problem = f"rows of {work.longest_length:,} tokens are beyond the {shape.context_length:,} of {config.model}"
+    checks.forbid(work.longest_length > shape.context_length, problem, "give fewer --prompt-tokens or --max-new-tokens")
     reward = None if config.reward_model == NO_MODEL else shape_of(config.reward_model or config.model)
     assumed = Assumptions(config.efficiency or cluster.gpu.efficiency, config.overlap, config.max_staleness)
     return PlanRequest(work, shape, reward, config.ranks, assumed)
@@ -166,9 +172,10 @@ def remedies(config: Config, task: PlanRequest, cluster: Cluster) -> Iterator[st
     adapters = replace(task, ranks=(config.lora_rank,))
     if task.ranks == (0,) and any(c.fits for c in candidates(adapters, cluster)):
         yield "--train adapters would do"
-    shorter = replace(task.work, prompt=task.work.prompt // 4, completion=max(1, task.work.completion // 4))
+    prompt, completion, longest = (size // 4 for size in (task.work.prompt, task.work.completion, task.work.longest))
+    shorter = replace(task.work, prompt=prompt, completion=max(1, completion), longest=longest)
     if any(c.fits for c in candidates(replace(task, work=shorter), cluster)):
-        yield f"rows of {shorter.length} tokens would do"
+        yield f"rows of {shorter.longest_length} tokens would do"
 
 
 def simulated_counts(config: Config, cluster: Cluster) -> list[int]:
@@ -215,6 +222,8 @@ def describe_step(task: PlanRequest) -> str:
         else {"reward": "rows of pairs", "dpo": "rows of pairs"}.get(work.stage, "rows")
     )
     text = f"{work.rows:,} {kind} of {work.prompt:,} + {work.completion:,} tokens"
+    if work.longest > work.completion:
+        text += f" on average, {work.longest:,} at most"
     if work.group > 1:
         text += f", {work.group} with the same prompt"
     return text + (f"; {work.epochs} x {work.updates} updates" if work.epochs * work.updates > 1 else "")

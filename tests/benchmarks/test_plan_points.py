@@ -10,6 +10,7 @@ POINTS = list(plan_points.points())
 OTHERWISE = {
     "of 500 W": (1.15, 1.4),  # the table's own remark: less power than an H100 has
     "PPO of OPT": (0.15, 0.45),  # an engine of 2023, most of whose time was generation
+    "GRPO of": (0.55, 0.9),  # a plan is without waiting, and its division is FSDP's, not Megatron's
     "two cores": (0.45, 1.6),  # small models: calls, not products
 }
 """part of a name -> ratios that are accepted, with the reason"""

@@ -84,11 +84,13 @@ def test_options_change_the_plan() -> None:
             "base": base,
             "slow": plan.Config("ppo", train="weights", efficiency=0.2),
             "short": plan.Config("ppo", train="weights", max_new_tokens=64),
+            "mean": plan.Config("ppo", train="weights", mean_new_tokens=64),
             "rule": plan.Config("ppo", train="weights", reward_model="none"),
             "twice": plan.Config("ppo", train="weights", num_ppo_epochs=2),
         }.items()
     }
     assert times["short"] < times["rule"] < times["base"] < times["twice"] and times["base"] < times["slow"]
+    assert times["short"] < times["mean"] < times["base"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,8 @@ def test_options_change_the_plan() -> None:
         ("sft --model Qwen3-8B --prompt-tokens 40000", "no layout .* has a row for each rank"),
         ("ppo --batch-size 0", "batch_size is 0; it must be 1 or more"),
         ("grpo --batch-size 9", "batch_size 9 is not a multiple of the 8 rows of a prompt"),
+        ("ppo --mean-new-tokens 600", "mean_new_tokens 600 is above max_new_tokens 512; give a smaller one"),
+        ("sft --mean-new-tokens 64", "mean_new_tokens with sft, which samples nothing; leave it out"),
         ("ppo --overlap 2", r"overlap is 2.0; it must lie in \[0, 1\]"),
         ("ppo --efficiency -1", "efficiency is -1.0"),
         ("ppo --simulate 12", "simulate 12 is below twice the 8 GPUs"),

@@ -23,7 +23,7 @@ def lines(task: PlanRequest, cluster: Cluster, counts: Sequence[int] = ()) -> It
         yield f"{100 * (1 - USABLE):.0f} % of the memory stay free for CUDA, NCCL and fragments"
     yield (
         "weights that train, gradients and moments are in fp32 (16 bytes a weight), products and frozen matrices in "
-        "bf16; logits in chunks; all rows have full length"
+        "bf16; logits in chunks"
     )
     if cluster.count > 1 or counts:
         yield from communication_lines(task, cluster)
@@ -56,6 +56,10 @@ def sampling_lines(task: PlanRequest, cluster: Cluster) -> Iterator[str]:
         f"decoding reaches {100 * cluster.gpu.decoding:.0f} % of the memory's bandwidth, as {sampler} does, with "
         f"{SAMPLER_ROWS} rows at once for each copy of the sampler; prompts are read once each"
     )
+    if task.work.longest > task.work.completion:
+        yield f"in every copy of the sampler one completion has {task.work.longest:,} tokens, and the step waits for it"
+    else:
+        yield "all completions are as long as they may be (--mean-new-tokens)"
     if cluster.gpu.name != "cpu":
         size = f"its weights in bf16, its cache and {SAMPLER_WORKSPACE >> 30} GiB"
         yield f"a sampler takes {size}; on GPUs that train it sleeps while they do, its weights given back"

@@ -144,7 +144,7 @@ def sampling(
     own = sampler_weights(shape, layout.sampler_tensor)
     own += SAMPLER_WORKSPACE if cluster.gpu.name != "cpu" else 0
     room = max(0.0, cluster.usable - held.total - own)
-    row = work.length * cache_bytes(shape, layout.sampler_tensor)
+    row = work.longest_length * cache_bytes(shape, layout.sampler_tensor)
     return replace(held, sampler=own, cache=row * max(cached_rows(work, layout, room, row), LEAST_ROWS))
 
 
@@ -155,7 +155,7 @@ def sampled_rows(
     if not work.traits.scored:
         return 0
     phase = phases["sampling"] if "sampling" in phases else sampling(work, shape, layout, cluster, MemoryParts())
-    row = work.length * cache_bytes(shape, layout.sampler_tensor)
+    row = work.longest_length * cache_bytes(shape, layout.sampler_tensor)
     return cached_rows(work, layout, cluster.usable - phase.total + phase.cache, row)
 
 

@@ -217,21 +217,25 @@ def tensor_seconds(
 def sampling_seconds(
     work: StepWork, shape: DecoderConfig, layout: ParallelLayout, cluster: Cluster, rows: int, assumed: Assumptions
 ) -> float:
-    """Return the time of sampling a step's completions, all as long as they may be: prompts read once a group, then
-    waves of `rows` rows on each copy of the sampler, a token after another."""
+    """Return the time of sampling a step's completions: prompts read once a group, then waves of `rows` rows on each
+    copy of the sampler, a token after another. Rows that end make place for waiting ones; the last wave goes on to the
+    end of the longest completion, with fewer and fewer rows."""
     tensor, gpu = layout.sampler_tensor, cluster.gpu
     copies = (layout.sampler or layout.trainers) // tensor
     own = math.ceil(work.rows / copies)
     prompts = math.ceil(own / work.group) * work.prompt
     prefill = 2 * matrix_numbers(shape)[0] * prompts / (tensor * gpu.flops * assumed.efficiency)
-    waves = math.ceil(own / rows)
-    return prefill + waves * work.completion * token_seconds(
-        shape, min(rows, own), work.prompt + work.completion / 2, tensor, cluster, assumed.efficiency
-    )
+    wave, longest = min(rows, own), max(work.longest, work.completion)
+
+    def token(count: float, completion: float) -> float:
+        return token_seconds(shape, count, work.prompt + completion / 2, tensor, cluster, assumed.efficiency)
+
+    full = (math.ceil(own / rows) - 1) * work.completion * token(wave, work.completion)
+    return prefill + full + longest * token(wave * work.completion / longest, work.completion)
 
 
 def token_seconds(
-    shape: DecoderConfig, rows: int, context: float, tensor: int, cluster: Cluster, efficiency: float
+    shape: DecoderConfig, rows: float, context: float, tensor: int, cluster: Cluster, efficiency: float
 ) -> float:
     """Return the time of decoding one token of each of `rows` rows whose cache holds `context` tokens."""
     gpu = cluster.gpu

@@ -58,12 +58,14 @@ class StepWork:
     prompt: int
     """tokens of a prompt"""
     completion: int
-    """tokens of a completion"""
+    """tokens of a completion, on average"""
     group: int = 1
     epochs: int = 1
     """passes over the rows"""
     updates: int = 1
     """optimizer steps of each pass over the rows"""
+    longest: int = 0
+    """tokens of the longest completion that is sampled; 0 is `completion`"""
 
     @property
     def traits(self) -> StageTraits:
@@ -73,6 +75,11 @@ class StepWork:
     def length(self) -> int:
         """Tokens of a row."""
         return self.prompt + self.completion
+
+    @property
+    def longest_length(self) -> int:
+        """Tokens of the longest row."""
+        return self.prompt + max(self.completion, self.longest)
 
     @property
     def predicted(self) -> int:
@@ -97,7 +104,7 @@ class StepWork:
     def pass_within(self, limit: int) -> Pass | None:
         """Return the largest pass of at most `limit` tokens; None where a row is longer. Several rows of a group that
         does not fit are computed with its prompt."""
-        if limit < self.length:
+        if limit < self.longest_length:
             return None
         count = min(limit // self.group_tokens, self.rows // self.group) * self.group
         if not count:
@@ -198,7 +205,7 @@ def forward_flops(
     return 2 * weights * tokens + attention - spared + head_flops(shape, predicted)
 
 
-def head_flops(shape: DecoderConfig, predicted: int) -> float:
+def head_flops(shape: DecoderConfig, predicted: float) -> float:
     """Return the operations of unembedding some tokens."""
     return 2 * shape.vocab_size * shape.hidden_size * predicted
 

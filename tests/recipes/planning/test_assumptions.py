@@ -20,6 +20,13 @@ def test_assumptions_have_their_numbers() -> None:
     assert "one of 1,024 GPUs would every 49 hours" in text and round(GPU_HOURS / 1024) == 49
 
 
+def test_lengths_of_completions_are_assumed() -> None:
+    cluster = parse_gpus("8xH100")
+    assert any("as long as they may be" in line for line in lines(TASK, cluster))
+    longer = replace(TASK, work=replace(TASK.work, longest=4096))
+    assert any("one completion has 4,096 tokens" in line for line in lines(longer, cluster))
+
+
 def test_a_single_gpu_and_a_processor_assume_less() -> None:
     sft = replace(TASK, work=StepWork("sft", 512, 512, 512), ranks=(0,))
     alone = "\n".join(lines(sft, parse_gpus("H100")))

@@ -117,6 +117,12 @@ def test_a_sampler_has_what_the_states_leave() -> None:
     assert "sampling" not in beside and sampled_rows(work, SHAPE, own, parse_gpus("16xH100"), beside) == 128
 
 
+def test_a_cache_has_room_for_the_longest_completions() -> None:
+    work = StepWork("ppo", 512, 512, 128, longest=512)
+    cache = phases(work, ParallelLayout(shards=8), "8xH100")["sampling"].cache
+    assert cache == 64 * 1024 * cache_bytes(SHAPE, 1)
+
+
 def test_a_cache_too_small_for_eight_rows_does_not_fit() -> None:
     work, layout = StepWork("ppo", 512, 16384, 16384), ParallelLayout(replicas=1)
     cluster = parse_gpus("A100-40")

@@ -90,6 +90,15 @@ def test_sampling_is_a_prefill_and_waves() -> None:
     assert sampling_seconds(group, SHAPE, layout, H100, 32, HALF) == pytest.approx(prefill / 8 + 2 * wave)
 
 
+def test_a_step_waits_for_its_longest_completion() -> None:
+    """64 rows a GPU in two waves of 32: the first of mean length, the last as long as the longest, half full."""
+    work = replace(StepWork("ppo", 512, 512, 256), longest=512)
+    layout = ParallelLayout(shards=8)
+    full, thin = (token_seconds(SHAPE, rows, 512 + 128, 1, H100, 0.5) for rows in (32, 16))
+    prefill = 2 * matrix_numbers(SHAPE)[0] * 64 * 512 / (0.5 * 989e12)
+    assert sampling_seconds(work, SHAPE, layout, H100, 32, HALF) == pytest.approx(prefill + 256 * full + 512 * thin)
+
+
 def test_weights_go_to_a_sampler() -> None:
     beside = ParallelLayout(shards=4, sampler=4)
     weights = 2 * (matrix_numbers(SHAPE)[0] + 2 * 151936 * 4096)

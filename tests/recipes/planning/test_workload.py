@@ -39,6 +39,7 @@ def test_a_prompt_is_computed_once_a_group() -> None:
     assert work.pass_within(10_000) == Pass(84, 16 * 14, 16 * 4, 16, accumulates=True)
     assert work.pass_within(20) == Pass(18, 28, 8, 2, accumulates=True), "part of a group, with its prompt"
     assert work.pass_within(13) is None
+    assert replace(work, longest=30).longest_length == 40 and replace(work, longest=30).pass_within(39) is None
 
 
 def test_ranks_share_whole_groups() -> None:
