@@ -97,8 +97,8 @@ class Config:
         offline = self.mean_new_tokens and not STAGES[self.stage].scored
         checks.forbid(offline, f"mean_new_tokens with {self.stage}, which samples nothing", "leave it out")
         checks.forbid(
-            self.batch_size % self.group,
-            f"batch_size {self.batch_size} is not a multiple of the {self.group} rows of a prompt",
+            self.work.rows % self.group,
+            f"batch_size {self.batch_size} is not a multiple of the {self.group} completions of a prompt",
             "give a multiple, or another --num-generations",
         )
 
@@ -110,11 +110,12 @@ class Config:
 
     @property
     def work(self) -> StepWork:
-        """Work of a step; stages that sample nothing go over its rows once."""
+        """Work of a step; stages that sample nothing go over its rows once, and a pair is two rows."""
         online = STAGES[self.stage].scored
+        rows = self.batch_size if online else self.batch_size * self.group
         epochs, updates = (self.num_ppo_epochs, self.num_mini_batches) if online else (1, 1)
         mean, longest = self.mean_new_tokens or self.max_new_tokens, self.max_new_tokens
-        return StepWork(self.stage, self.batch_size, self.prompt_tokens, mean, self.group, epochs, updates, longest)
+        return StepWork(self.stage, rows, self.prompt_tokens, mean, self.group, epochs, updates, longest)
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -151,7 +152,7 @@ def task_of(config: Config, cluster: Cluster) -> PlanRequest:
 def no_layout(config: Config, task: PlanRequest, cluster: Cluster, every: Sequence[PlannedLayout]) -> InputError:
     """Return the error for a task that fits in no layout, with changes that would fit."""
     if not every:
-        problem = f"no layout of {cluster} has a row for each rank: the step has {config.batch_size} rows"
+        problem = f"no layout of {cluster} has a row for each rank: the step has {task.work.rows:,} rows"
         return InputError(problem, how="give a larger --batch-size, fewer GPUs or shorter rows")
     least = every[0].memory.total
     problem = f"{config.stage} of {config.model} fits in no layout of {cluster}"
@@ -216,11 +217,7 @@ def lines(
 def describe_step(task: PlanRequest) -> str:
     """Return a step's rows in words."""
     work = task.work
-    kind = (
-        "completions"
-        if work.traits.scored
-        else {"reward": "rows of pairs", "dpo": "rows of pairs"}.get(work.stage, "rows")
-    )
+    kind = "completions" if work.traits.scored else "rows"
     text = f"{work.rows:,} {kind} of {work.prompt:,} + {work.completion:,} tokens"
     if work.longest > work.completion:
         text += f" on average, {work.longest:,} at most"

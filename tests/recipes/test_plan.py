@@ -45,6 +45,11 @@ def test_every_stage_is_planned(stage: str, capsys: pytest.CaptureFixture) -> No
     assert "nothing" in text, "one GPU exchanges nothing"
 
 
+def test_a_pair_is_two_rows() -> None:
+    assert plan.Config("dpo", batch_size=7).work.rows == plan.Config("reward", batch_size=7).work.rows == 14
+    assert plan.Config("sft", batch_size=7).work.rows == plan.Config("ppo", batch_size=7).work.rows == 7
+
+
 def test_the_data_of_a_plan(capsys: pytest.CaptureFixture) -> None:
     text = printed("sft --model Llama-3.1-8B --gpus 8xH100 --train weights --top 2 --json --simulate 32", capsys)
     data = json.loads(text)
@@ -109,7 +114,7 @@ def test_options_change_the_plan() -> None:
         ("sft --model Llama-2-7B --prompt-tokens 8000", r"rows of 8,512 tokens are beyond the 4,096 of Llama-2-7B"),
         ("sft --model Qwen3-8B --prompt-tokens 40000", "no layout .* has a row for each rank"),
         ("ppo --batch-size 0", "batch_size is 0; it must be 1 or more"),
-        ("grpo --batch-size 9", "batch_size 9 is not a multiple of the 8 rows of a prompt"),
+        ("grpo --batch-size 9", "batch_size 9 is not a multiple of the 8 completions of a prompt"),
         ("ppo --mean-new-tokens 600", "mean_new_tokens 600 is above max_new_tokens 512; give a smaller one"),
         ("sft --mean-new-tokens 64", "mean_new_tokens with sft, which samples nothing; leave it out"),
         ("ppo --overlap 2", r"overlap is 2.0; it must lie in \[0, 1\]"),
