@@ -17,10 +17,12 @@ import io
 import re
 import sys
 import typing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from amenable.errors import InputError, Interrupted
+from amenable.ranks import as_member, in_group
 from amenable.renamed_options import accept_old_name, new_name
 
 INPUTS = ("model", "models", "reward", "data", "validation", "out")
@@ -34,7 +36,11 @@ PACKAGES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 wrong input, 130 interrupted, 141 closed pipe."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    return as_member(partial(run, list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command in this process, or in those of its `--processes`, and return the exit code."""
     debug = "--debug" in arguments
     replace_unknown_characters(sys.stdout, sys.stderr)
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -86,7 +92,13 @@ def dispatch(arguments: list[str]) -> int:
     module = importlib.import_module(f"amenable.{commands[name]}.{name.replace('-', '_')}")
     gc.freeze()
     gc.enable()
-    module.run(parse(module.Config, rest, f"amenable {name}", module.__doc__ or ""))
+    config = parse(module.Config, rest, f"amenable {name}", module.__doc__ or "")
+    count = getattr(config, "processes", 1)
+    if count > 1 and not in_group():
+        from amenable.launcher import launch
+
+        return launch([sys.executable, "-m", "amenable", *arguments], count)
+    module.run(config)
     return 0
 
 

@@ -34,9 +34,10 @@ def uniforms(seed: int, count: int) -> Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Seed torch's global generator for one step: dropout takes no generator, and becomes a function of the step."""
-    torch.manual_seed(derive_seed(seed, "step", step))
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seed torch's global generator for one step: dropout takes no generator, and becomes a function of the step, and
+    of the process where several divide the step's rows."""
+    torch.manual_seed(derive_seed(seed, "step", step, *([rank] if rank else [])))
 
 
 def _integer(text: str) -> int:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from amenable import processes
 from amenable.generation.engine import Progress, generate
-from amenable.generation.requests import EosIds
+from amenable.generation.requests import Completion, EosIds, FinishReason
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 
@@ -56,17 +57,21 @@ def collect(
     max_batch_size: int = 128,
     progress: Progress | None = None,
 ) -> Rollout:
-    """Sample `samples` completions of each prompt; random numbers depend on the prompt's seed alone."""
+    """Sample `samples` completions of each prompt; random numbers depend on the prompt's seed alone. Several processes
+    divide the prompts, and each returns the whole rollout."""
+    own = processes.own_share([len(prompt) + sampling.max_new_tokens for prompt in prompts])
     groups = generate(
         decoder,
-        prompts,
+        [prompts[i] for i in own],
         sampling,
         eos_id=eos_id,
-        seeds=seeds,
+        seeds=[seeds[i] for i in own],
         samples=samples,
         max_batch_size=max_batch_size,
         progress=progress,
     )
+    if len(own) < len(prompts):
+        groups = of_all_processes(own, groups, samples)
     completions = [completion for group in groups for completion in group]
     mask = length_mask([len(completion.ids) for completion in completions])
     return Rollout(
@@ -76,6 +81,27 @@ def collect(
         mask=mask,
         logps=pad_to_mask([torch.tensor(completion.logps) for completion in completions], mask),
     )
+
+
+def of_all_processes(
+    own: Sequence[int], groups: Sequence[Sequence[Completion]], samples: int
+) -> list[list[Completion]]:
+    """Return the completions of all prompts, of which each process has sampled those of the prompts `own`."""
+    completions = [completion for group in groups for completion in group]
+    numbers = processes.gather_vectors(torch.tensor(own, dtype=torch.long))
+    facts = torch.tensor([[len(each.ids), each.ended] for each in completions], dtype=torch.long)
+    ids = torch.tensor([i for each in completions for i in each.ids], dtype=torch.long)
+    logps = torch.tensor([logp for each in completions for logp in each.logps], dtype=torch.float64)
+    gathered = (processes.gather_vectors(column) for column in (facts.flatten(), ids, logps))
+    whole: dict[int, list[Completion]] = {}
+    for prompts, own_facts, own_ids, own_logps in zip(numbers, *gathered):
+        lengths, ends = own_facts.view(-1, 2).unbind(1)
+        parts = (column.split(lengths.tolist()) for column in (own_ids, own_logps))
+        for k, (tokens, scores, ended) in enumerate(zip(*parts, ends.tolist())):
+            reason: FinishReason = "eos" if ended else "length"
+            completion = Completion(tokens.tolist(), scores.tolist(), reason, text=None)
+            whole.setdefault(int(prompts[k // samples]), []).append(completion)
+    return [whole[i] for i in range(len(whole))]
 
 
 def greedy(

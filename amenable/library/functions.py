@@ -109,7 +109,7 @@ def stage_function(name: str) -> Callable[..., Result]:
 
 def has_progress(folder: Path) -> bool:
     """Return True for a run that has saved something: a checkpoint, or why a guard stopped it."""
-    from amenable.train.run import STOPPED
+    from amenable.train.run_folder import STOPPED
 
     return (folder / STOPPED).exists() or any(folder.glob("checkpoint-*"))
 

@@ -22,12 +22,14 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from amenable import processes
 from amenable.data import mixture
 from amenable.data.types import Conversation
 from amenable.errors import InputError, RewardError
@@ -121,7 +123,7 @@ class Reward:
                 if isinstance(model, Rule) and model.counts_tokens:
                     model = replace(model, tokenizer=tokenizer)
                 try:
-                    values = model(prompts, completions, **columns)
+                    values = processes.from_first(partial(model, prompts, completions, **columns))
                 except InputError as error:
                     raise RewardError(error, part.name, rows_of(prompts, completions, columns, scores)) from error
                 scores[part.name] = torch.tensor(values, dtype=torch.float32)

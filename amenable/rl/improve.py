@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amenable import processes
 from amenable.data import batches, sources
 from amenable.data.batches import Batch
 from amenable.data.mixture import Mixed, describe, join_paths, order_of, parse_sources
@@ -29,6 +30,7 @@ from amenable.functional.masked import standardize
 from amenable.functional.rewards import overlong_penalty, penalize_missing_eos
 from amenable.generation.rollout import Rollout, collect, pad_to_mask
 from amenable.generation.sampling import Sampling
+from amenable.ranks import rank
 from amenable.rewards.on_rollout import score_rollout
 from amenable.rewards.spec import Reward, reads_column
 from amenable.rl import memory
@@ -49,7 +51,7 @@ from amenable.rl.models import Models
 from amenable.rl.monitor import Purpose, load_eval_reward, make_monitor
 from amenable.rl.options import OnlineOptions
 from amenable.seeds import derive_seed, seed_step
-from amenable.train import first_batch, forward, loading, plan
+from amenable.train import first_batch, forward, loading, members, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.examples import RejectedRows, chunk_texts, fitting_prompts, keep_usable, raw_rows
@@ -79,6 +81,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
     forward.checkpoint_activations(algorithm.models.values(), options.checkpoint_activations)
     try:
+        members.require_shares(min(options.prompts_per_step, options.samples // options.num_mini_batches))
         needed, *warnings = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])
     except InputError:
         run.lock.release()
@@ -100,7 +103,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     state |= {"algorithm": algorithm} if isinstance(algorithm, Adaptive) else {}
     draws = Draws(order)
     for step in run.steps(options.max_steps, state, options.save_steps):
-        seed_step(options.seed, step)
+        seed_step(options.seed, step, rank())
         places = draws.step(step, options.prompts_per_step)
         run.note_batch(step, places)
         if not pending.metrics or options.inspect_batch:
@@ -328,7 +331,7 @@ def mix_in(models: Models, rows: list[Row], options: OnlineOptions) -> dict[str,
 
 def grad_norm(module: nn.Module) -> float:
     """Return the Euclidean norm of a module's gradients."""
-    return float(nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
+    return processes.gradient_norm(list(module.parameters()))
 
 
 def measure_rounding(models: Models, experience: Experience, options: OnlineOptions) -> float:

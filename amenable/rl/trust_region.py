@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from amenable import processes
 from amenable.functional.kl import exact_kl
 from amenable.functional.natural_gradient import flatten, line_search, trust_region_step, unflatten
 from amenable.models.decoder import Decoder
@@ -68,6 +69,7 @@ class TrustRegion(Optimizer):
 
         Calls `on_nonfinite` for a gradient that is not finite.
         """
+        processes.sum_gradients(self.parameters)
         if all(p.grad is None for p in self.parameters):
             return 0.0
         gradient = flatten([p.grad for p in self.parameters], self.parameters)
@@ -119,7 +121,7 @@ def fisher_product(
     rounded = any(p.dtype == torch.bfloat16 for p in policy.parameters())  # frozen matrices below adapters
     products, direction = replace(runtime, bf16=rounded), unflatten(vector, parameters)
     total = torch.zeros_like(vector)
-    for _, batch in forward.ordered_batches(rows, products, max_tokens):
+    for _, batch in forward.ordered_batches(rows, products, max_tokens, divided=True):
         with sdpa_kernel(SDPBackend.MATH), products.autocast():  # torch's fused attention has no second derivative
             logits = policy.logits(forward.masked_hidden(policy, batch))
             kl = exact_kl(logits.detach(), logits, temperature, temperature).sum()
@@ -127,4 +129,4 @@ def fisher_product(
             used = [(slope, part) for slope, part in zip(slopes, direction) if slope is not None]
             along = torch.stack([(slope * part).sum() for slope, part in used]).sum()
             total += flatten(torch.autograd.grad(along, parameters, allow_unused=True), parameters)
-    return total / sum(sum(mask) for _, mask in rows)
+    return processes.summed(total) / sum(sum(mask) for _, mask in rows)

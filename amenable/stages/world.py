@@ -13,7 +13,8 @@ from pathlib import Path
 
 from amenable.errors import InputError
 from amenable.files import disk_errors, matches_manifest
-from amenable.train.run import Run, is_empty_run
+from amenable.train.run import Run
+from amenable.train.run_folder import is_empty_run
 from amenable.train.stage_report import StageReport
 from amenable.world.closed_world import VERSION, ClosedWorld, measure_agreement
 from amenable.world.description import describe

@@ -1,4 +1,4 @@
-"""environments.jsonl: device, precision, threads and torch version of a run, a row at the start and at each change.
+"""environments.jsonl: device, precision, threads, processes and torch version, a row at the start and each change.
 
     {"from_step": 1, "device": "cpu", "precision": "bf16", "threads": 4, "torch": "2.11.0"}
 
@@ -15,17 +15,21 @@ import torch
 
 from amenable.data.files import read_json_lines
 from amenable.files import write_text
+from amenable.ranks import world_size
 from amenable.train.runtime import Runtime
 
 ENVIRONMENTS = "environments.jsonl"
 
 
 def environment_of(runtime: Runtime) -> dict[str, Any]:
-    """Return device, precision, threads (on CPU, where their number decides the order of sums) and torch version."""
+    """Return device, precision, threads (on CPU) and processes (where there are several), whose numbers decide the
+    order of sums, and torch version."""
     cuda = runtime.device.type == "cuda"
     device = torch.cuda.get_device_name(runtime.device) if cuda else runtime.device.type
     threads = {"threads": runtime.threads} if runtime.device.type == "cpu" else {}
-    return {"device": device, "precision": "bf16" if runtime.bf16 else "fp32", **threads, "torch": torch.__version__}
+    several = {"processes": world_size()} if world_size() > 1 else {}
+    precision = "bf16" if runtime.bf16 else "fp32"
+    return {"device": device, "precision": precision, **threads, **several, "torch": torch.__version__}
 
 
 def record_environment(out: Path, step: int, runtime: Runtime) -> str:

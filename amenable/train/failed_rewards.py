@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from amenable.errors import RewardError
 from amenable.files import write_text
+from amenable.ranks import is_first
 from amenable.train import checkpoint
 from amenable.train.log import Log, as_lines
 
@@ -62,7 +63,8 @@ def scoring(
     try:
         yield
     except RewardError as error:
-        write_text(run.out / FAILED_ROLLOUT, as_lines(error.rows))
+        if is_first():
+            write_text(run.out / FAILED_ROLLOUT, as_lines(error.rows))
         before, updated = run.step - 1, pending is not None and bool(pending.metrics)
         is_missing = before > 0 and before not in checkpoint.steps(run.out)
         is_kept = before > 0 and before == run.kept_step  # a longer run begins there, without these updates

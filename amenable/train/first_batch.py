@@ -16,6 +16,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.text import Text
 
+from amenable import processes
 from amenable.data.types import Demonstration
 from amenable.errors import InputError
 from amenable.text.chat import render
@@ -240,14 +241,14 @@ def show(run: Run, check: BatchCheck, inspect: bool = False) -> bool:
     """
     if checkpoint.steps(run.out) and not inspect:
         return False
-    write_text(run.out / FILE, page(check, run.stage, run.rejected.left_out))
+    processes.from_first(lambda: write_text(run.out / FILE, page(check, run.stage, run.rejected.left_out)))
     for number, row in enumerate(check.rows[:ON_SCREEN], start=1):
         run.log.console.print(Text(f"row {number}  ", style="bold") + shortened(row, check.tokenizer))
     run.log.info(f"first batch: {summary(check, run.stage, run.rejected.left_out)}; all of it in {run.out / FILE}")
     if not inspect:
         return False
     run.config = replace(run.config, inspect_batch=False)  # the folder gets the options of the real run
-    write_text(run.out / "config.yaml", run.yaml())
+    processes.from_first(lambda: write_text(run.out / "config.yaml", run.yaml()))
     run.log.info("nothing was trained; the same command without --inspect-batch trains")
     return True
 

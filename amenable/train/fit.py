@@ -20,8 +20,9 @@ from amenable.data.lazy import column
 from amenable.data.mixture import Mixed
 from amenable.data.orders import EpochBatches, TokenBatches
 from amenable.errors import InputError
+from amenable.ranks import rank
 from amenable.seeds import seed_step
-from amenable.train import first_batch, memory, plan
+from amenable.train import first_batch, members, memory, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.first_batch import BatchCheck
@@ -86,14 +87,17 @@ def fit(
     training step, or raises InputError.
     """
     checkpoint_activations([task.model], options.checkpoint_activations)
+    first = [task.elements[i] for i in task.batches[0]]
     try:
+        members.require_shares(len(first))
         planned = memory_plan(task, options, runtime)
     except InputError:
         run.lock.release()
         raise
     run.begin(task.schedule, runtime)
     run.log.info(f"{plan.parameters(task.model)}, {planned[0]}")
-    for line in (*planned[1:], *task.plan, *plan.template_notes(task.check.tokenizer)):
+    shares = members.describe_shares([tokens_of(task.objective, [element]) for element in first])
+    for line in (*planned[1:], *task.plan, shares, *plan.template_notes(task.check.tokenizer)):
         run.log.info(line)
     if first_batch.show(run, task.check, options.inspect_batch):
         return False
@@ -101,7 +105,7 @@ def fit(
     state |= {f"{prefix}optimizer": optimizer for prefix, optimizer in task.optimizers.items()}
     state |= {"best": task.best} if task.best is not None else {}
     for step in run.steps(len(task.batches), state, options.save_steps):
-        seed_step(options.seed, step)
+        seed_step(options.seed, step, rank())
         run.note_batch(step, task.batches[step - 1])
         elements = [task.elements[i] for i in task.batches[step - 1]]
         task.model.train(task.train_mode)

@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from amenable import processes
 from amenable.data.batches import Batch, Microbatch, collate, microbatches, order_by_length, targets
 from amenable.data.mixture import Mixed
 from amenable.functional.kl import linear_kl
@@ -159,7 +160,7 @@ def compute_kls(
             return kls
         return torch.stack([kls, reference.logprobs(theirs, targets(batch)[1])[0]], dim=1)
 
-    return map_rows(of_batch, rows, runtime, max_tokens, progress)
+    return map_rows(of_batch, rows, runtime, max_tokens, progress, width=2 if ref_logps else 1)
 
 
 def masked_kls(policy: Decoder, reference: Decoder, batch: Batch, temperature: float) -> Tensor:
@@ -210,10 +211,10 @@ def compute_rewards(
         rows = [without_padding(row, model.pad_id) for row in rows]
     model = runtime.inference_copy(model)
     out = torch.zeros(len(rows), model.score.out_features).squeeze(1)
-    for indices, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
+    for indices, batch in length_sorted_batches(rows, runtime, max_tokens, progress, divided=True):
         with runtime.autocast():
             out[torch.tensor(indices)] = rewards(model, batch).float().cpu()
-    return out
+    return processes.summed(out)
 
 
 def without_padding(row: Row, pad_id: int) -> Row:
@@ -231,28 +232,38 @@ def map_rows(
     runtime: Runtime,
     max_tokens: int,
     progress: Progress,
+    width: int = 1,
 ) -> list[Tensor]:
-    """Apply `compute`, (row indices, batch) -> [M], to all rows in batches; return the numbers of each row, on CPU."""
+    """Apply `compute`, (row indices, batch) -> [M], or [M, width], to all rows in batches, each in one process; return
+    the numbers of each row, on CPU."""
     out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for indices, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
+    for indices, batch in length_sorted_batches(rows, runtime, max_tokens, progress, divided=True):
         with runtime.autocast():
             numbers = compute(indices, batch)
         for i, part in zip(indices, numbers.float().cpu().split([sum(rows[i][1]) for i in indices])):
             out[i] = part
-    return out
+    return out if processes.size() == 1 else of_all_processes(out, [sum(mask) for _, mask in rows], width)
+
+
+def of_all_processes(parts: Sequence[Tensor], counts: Sequence[int], width: int) -> list[Tensor]:
+    """Return the numbers of every row, [counts[i]] or [counts[i], width] each, of which a process has some."""
+    shape = (width,) if width > 1 else ()
+    sizes = zip(parts, counts)
+    whole = [part if len(part) == count and len(part) else torch.zeros(count, *shape) for part, count in sizes]
+    return list(processes.summed(torch.cat(whole)).split(list(counts))) if whole else []
 
 
 def length_sorted_batches(
-    rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
+    rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent, divided: bool = False
 ) -> Iterator[tuple[list[int], Batch]]:
     """Yield (row indices, batch) of rows of similar length, at most `max_tokens` computed ids a batch; SPAN rows are
-    ordered, and in memory, at a time.
+    ordered, and in memory, at a time. divided: those of this process alone.
 
     Neighbours with a shared prefix stay together if they fit, and have it computed once.
     """
     for start, part, bar in spans(rows, progress):
         order = order_by_length(part)
-        for indices, batch in ordered_batches([part[i] for i in order], runtime, max_tokens, progress=bar):
+        for indices, batch in ordered_batches([part[i] for i in order], runtime, max_tokens, True, bar, divided):
             yield [start + order[i] for i in indices], batch
 
 
@@ -306,11 +317,27 @@ def element_rewards(
 
 
 def ordered_batches(
-    rows: Sequence[Row], runtime: Runtime, max_tokens: int, share: bool = True, progress: Progress = silent
+    rows: Sequence[Row],
+    runtime: Runtime,
+    max_tokens: int,
+    share: bool = True,
+    progress: Progress = silent,
+    divided: bool = False,
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Yield (row indices, batch) of neighbouring rows, at most `max_tokens` computed ids a batch."""
-    for part in tracked(microbatches(rows, max_tokens, share), progress):
+    """Yield (row indices, batch) of neighbouring rows, at most `max_tokens` computed ids a batch. divided: those of
+    this process alone."""
+    parts = own_microbatches(rows, max_tokens, share) if divided else microbatches(rows, max_tokens, share)
+    for part in tracked(parts, progress):
         yield part.rows, load(rows, part, runtime, max_tokens)
+
+
+def own_microbatches(rows: Sequence[Row], max_tokens: int, share: bool) -> list[Microbatch]:
+    """Return this process's share of the rows' microbatches; they are small enough that each process has some."""
+    if processes.size() == 1:
+        return microbatches(rows, max_tokens, share)
+    tokens = sum(len(ids) for ids, _ in rows)
+    parts = microbatches(rows, min(max_tokens, max(1, -(-tokens // processes.size()))), share)
+    return [parts[i] for i in processes.own_share([part.tokens for part in parts])]
 
 
 def load(rows: Sequence[Row], part: Microbatch, runtime: Runtime, max_tokens: int) -> Batch:

@@ -23,6 +23,7 @@ from amenable.models.ngram.model import NGramModel
 from amenable.models.ngram.tables import is_ngram
 from amenable.models.prompt_tuning import VirtualTokens
 from amenable.models.tensor_files import MAX_SHARD_BYTES
+from amenable.ranks import is_first
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import reference_logits
@@ -194,7 +195,8 @@ def save_model(
 
     bos, eos and pad ids in config.json are those of the folder that the model was loaded from, if any, and so is the
     dtype `source`; a new model's is float32. Half precision rounds the weights of `model` itself, so that the reference
-    logits are those of the saved weights. InputError for weights that float16 cannot hold.
+    logits are those of the saved weights. Of several processes the first writes. InputError for weights that float16
+    cannot hold.
     """
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     scalar = decoder is not model
@@ -208,13 +210,14 @@ def save_model(
         ids = original | ({"pad": tokenizer.pad_id} if scalar else {})
     if decoder.prompt_embeddings is not None:
         restore_matrices(decoder)
-        with disk_errors(folder):
-            tokenizer.save(folder)
-            adapter_files.save_adapters(folder, model)
-            reference_logits.save(folder, model)
+        if is_first():
+            with disk_errors(folder):
+                tokenizer.save(folder)
+                adapter_files.save_adapters(folder, model)
+                reference_logits.save(folder, model)
         return
     if lora.adapters(model):
-        if not isinstance(model, Classifier):
+        if is_first() and not isinstance(model, Classifier):
             with disk_errors(folder):
                 adapter_files.save_adapters(folder / ADAPTER_FOLDER, model)
                 tokenizer.save(folder / ADAPTER_FOLDER)
@@ -222,6 +225,8 @@ def save_model(
         lora.merge_adapters(model)
     saved = pretrained.stored_dtype(decoder) if dtype == "source" else getattr(torch, dtype)
     round_weights(model, saved)
+    if not is_first():
+        return
     with disk_errors(folder):
         tokenizer.save(folder)
         reference_logits.save(folder, model)

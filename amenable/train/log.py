@@ -23,6 +23,7 @@ from rich.table import Column, Table
 
 from amenable.data.files import read_json_lines
 from amenable.files import disk_errors, sync_file, sync_folder, write_text
+from amenable.ranks import is_first
 from amenable.train import guards
 from amenable.train.memory_limit import peak_bytes
 from amenable.train.trackers import Trackers
@@ -63,12 +64,13 @@ def no_bars(name: str) -> Progress:
 
 
 class Log:
-    """Log of one run, `name`: rows in the files of its folder, and progress on the screen."""
+    """Log of one run, `name`: rows in the files of its folder, and progress on the screen; of several processes the
+    first alone writes."""
 
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
         self.trackers: Trackers | None = None
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = Console(file=sys.stderr, highlight=False, quiet=not is_first())
         self.display: Display | None = None
         self.steps: TaskID | None = None
         self.last_line = 0.0
@@ -85,7 +87,7 @@ class Log:
 
     def show(self, table: Table) -> None:
         """Print a table, cut to the width of a terminal or PIPE_WIDTH."""
-        wide = Console(file=self.console.file, width=PIPE_WIDTH)
+        wide = Console(file=self.console.file, width=PIPE_WIDTH, quiet=self.console.quiet)
         (self.console if self.console.is_terminal else wide).print(table)
 
     def warn(self, line: str) -> None:
@@ -127,7 +129,7 @@ class Log:
 
     def truncate_after(self, step: int) -> None:
         """Remove rows of later steps, which a resumed run repeats; rows of step 0 are repeated with step 1."""
-        for name in FILES:
+        for name in FILES if is_first() else ():
             path = self.folder / f"{name}.jsonl"
             if path.exists():
                 rows = [line for line in lines_of(path) if is_before(line, step)]
@@ -135,7 +137,8 @@ class Log:
 
     def replace(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
         """Overwrite one of FILES, for rows of a finished run."""
-        write_text(self.folder / f"{name}.jsonl", as_lines([{"step": step, **row} for row in rows]))
+        if is_first():
+            write_text(self.folder / f"{name}.jsonl", as_lines([{"step": step, **row} for row in rows]))
 
     def sync(self) -> None:
         """Sync all rows to the disk, before a checkpoint that relies on them."""
@@ -242,6 +245,8 @@ class Bar:
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
+    if not is_first():
+        return
     with disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(as_lines(rows))
 

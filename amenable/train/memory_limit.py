@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from amenable.errors import InputError
+from amenable.ranks import local_world_size
 from amenable.train.runtime import Runtime
 
 REFUSED, WARNED = 1.2, 0.95
@@ -102,11 +103,13 @@ def require_room(folder: Path, numbers: int, runtime: Runtime) -> None:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Return the memory that a process may still take on a device; None where the system does not tell."""
+    """Return the memory that a process may still take on a device, its share of it where several train together; None
+    where the system does not tell."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    return system_bytes(Path("/")) if device.type == "cpu" else None
+    free = system_bytes(Path("/")) if device.type == "cpu" else None
+    return None if free is None else free // local_world_size()
 
 
 def system_bytes(root: Path) -> int | None:

@@ -14,9 +14,11 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from amenable.data.batches import Batch, LossGroup, loss_groups, microbatches
+from amenable import processes
+from amenable.data.batches import Batch, LossGroup, group_by_prompt, loss_groups, microbatches
 from amenable.data.mixture import Mixed
 from amenable.models.decoder import Decoder
+from amenable.ranks import is_first
 from amenable.train.forward import Row, load, masked_nll, spans
 from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime
@@ -93,24 +95,47 @@ def accumulate(
     by_source = SourceStats()
     names = [name for name, element in zip(sources or (), elements) if first.weight(element)]
     elements = [element for element in elements if first.weight(element)]
+    total = sum(first.weight(element) for element in elements)
+    chosen = own_elements(first, elements)
+    elements, names = [elements[i] for i in chosen], [names[i] for i in chosen] if names else []
     of_elements = [first.rows(element) for element in elements]
     rows, weights = list(chain.from_iterable(of_elements)), [first.weight(element) for element in elements]
     for group in tracked(divide(first, of_elements, max_tokens), progress):
-        members, share = [elements[i] for i in group.elements], sum(weights[i] for i in group.elements) / sum(weights)
+        members, share = [elements[i] for i in group.elements], sum(weights[i] for i in group.elements) / total
         parts = [load(rows, part, runtime, max_tokens) for part in group.microbatches]
+        own = (
+            range(len(parts)) if not first.couples_elements else processes.own_share([len(part.ids) for part in parts])
+        )
         for objective in objectives:
-            outputs = compute(objective, parts, runtime)
+            outputs = compute(objective, parts, runtime, own)
             loss, figures = objective.loss(members, outputs)
-            if loss.requires_grad:
+            if loss.requires_grad and (own or len(parts) > 1):
                 (scale * share * loss).backward()
             if len(parts) > 1 and outputs.grad is not None:
-                for part, slope in zip(parts, outputs.grad.split([len(part.lengths) for part in parts])):
-                    (compute(objective, [part], runtime) * slope).sum().backward()
+                slopes = outputs.grad.split([len(part.lengths) for part in parts])
+                for part, slope in ((parts[i], slopes[i]) for i in own):
+                    (compute(objective, [part], runtime, range(1)) * slope).sum().backward()
+            if first.couples_elements and processes.size() > 1 and not is_first():
+                continue  # the first process counts the group
             for name, value in figures.items():
                 stats[name] = stats.get(name, torch.zeros(())) + share * value.detach().float().cpu()
             if sources is not None:
                 by_source.add(objective, members, outputs, [names[i] for i in group.elements])
-    return {name: float(value) for name, value in stats.items()} | by_source.means()
+    return processes.summed_numbers({name: float(value) for name, value in stats.items()}) | by_source.means()
+
+
+def own_elements(objective: Objective[E], elements: Sequence[E]) -> Sequence[int]:
+    """Return the indices of the elements that this process computes: all of those that are coupled, which it computes a
+    part of, and else its share, where neighbours that share a prompt stay together if there are enough of them."""
+    if processes.size() == 1 or objective.couples_elements:
+        return range(len(elements))
+    of_elements = [objective.rows(element) for element in elements]
+    families = [[i] for i in range(len(elements))]
+    if objective.share_prefixes and all(len(rows) == 1 for rows in of_elements):
+        together = group_by_prompt([rows[0] for rows in of_elements])
+        families = together if len(together) >= processes.size() else families
+    sizes = [sum(len(ids) for i in family for ids, _ in of_elements[i]) for family in families]
+    return [i for number in processes.own_share(sizes) for i in families[number]]
 
 
 class SourceStats:
@@ -140,8 +165,9 @@ class SourceStats:
                 self.weights[key] = self.weights.get(key, 0.0) + weight
 
     def means(self) -> dict[str, float]:
-        """Return the weighted mean of each statistic."""
-        return {key: self.sums[key] / self.weights[key] for key in sorted(self.sums)}
+        """Return the weighted mean of each statistic, over all processes."""
+        sums, weights = processes.summed_numbers(self.sums), processes.summed_numbers(self.weights)
+        return {key: sums[key] / weights[key] for key in sorted(sums)}
 
 
 @torch.no_grad()
@@ -194,7 +220,9 @@ def divide(objective: Objective[Any], elements: Sequence[Sequence[Row]], max_tok
     """Group elements into microbatches of at most `max_tokens` ids; those of one row each are never divided further."""
     share = objective.share_prefixes
     if objective.couples_elements and elements:
-        whole = loss_groups([list(chain.from_iterable(elements))], max_tokens, share)
+        rows = list(chain.from_iterable(elements))
+        tokens = max(1, sum(len(ids) for ids, _ in rows) // processes.size())
+        whole = loss_groups([rows], min(max_tokens, tokens) if processes.size() > 1 else max_tokens, share)
         return [LossGroup(list(range(len(elements))), whole[0].microbatches)]
     if any(len(rows) > 1 for rows in elements):
         return loss_groups(elements, max_tokens, share)
@@ -202,14 +230,24 @@ def divide(objective: Objective[Any], elements: Sequence[Sequence[Row]], max_tok
     return [LossGroup(part.rows, [part]) for part in parts]
 
 
-def compute(objective: Objective[Any], parts: Sequence[Batch], runtime: Runtime) -> Any:
-    """Return the outputs of one batch, or of several as one leaf tensor without the passes' graphs."""
+def compute(objective: Objective[Any], parts: Sequence[Batch], runtime: Runtime, own: Sequence[int]) -> Any:
+    """Return the outputs of one batch, or of several as one leaf tensor without the passes' graphs.
+
+    own: the batches that this process computes; the others' outputs are those of other processes.
+    """
     if len(parts) == 1:
         with runtime.autocast():
             return objective.outputs(parts[0])
     with torch.no_grad(), runtime.autocast():
-        outputs = torch.cat([objective.outputs(part) for part in parts])
-    return outputs.requires_grad_(torch.is_grad_enabled())
+        outputs = {i: objective.outputs(parts[i]) for i in own}
+    if len(own) < len(parts):
+        shapes = processes.gather([list(part.shape[1:]) for part in outputs.values()])
+        shape = next(own_shapes[0] for own_shapes in shapes if own_shapes)
+        blank = [torch.zeros(len(part.lengths), *shape, device=part.ids.device) for part in parts]
+        whole = processes.summed(torch.cat([outputs.get(i, zeros) for i, zeros in enumerate(blank)]))
+    else:
+        whole = torch.cat([outputs[i] for i in own])
+    return whole.requires_grad_(torch.is_grad_enabled())
 
 
 class TokenLoss(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
+from amenable.processes import sum_gradients
 from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.guards import LOWER
 
@@ -89,10 +90,12 @@ class Optimizer:
             self.peaks.append(config.muon_learning_rate)
 
     def step(self, multiplier: float = 1.0) -> float:
-        """Clip the gradient, step at `multiplier` times the peak learning rates, and clear it; return its norm before.
+        """Sum the gradient over processes, clip it, step at `multiplier` times the peak learning rates, and clear it;
+        return its norm before.
 
         Calls `on_nonfinite` before the step for a gradient that is not finite, and after it for such weights.
         """
+        sum_gradients(self.parameters)
         limit = self.max_grad_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):

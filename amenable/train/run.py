@@ -27,11 +27,12 @@ from typing import Any, NoReturn
 import torch
 import yaml
 
-from amenable import __version__
+from amenable import __version__, processes
 from amenable.errors import InputError, Interrupted
-from amenable.files import MANIFEST, WRITING, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
+from amenable.files import MANIFEST, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
 from amenable.hash_cache import cached_sha256
 from amenable.model_folder import bases_of
+from amenable.ranks import is_first
 from amenable.train import checkpoint, failed_rewards, prolong, trackers
 from amenable.train.best import BestWeights
 from amenable.train.environment import record_environment
@@ -41,16 +42,24 @@ from amenable.train.guards import MAX_KL_STEPS, Guards
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import Lock
 from amenable.train.log import Log, plain_number
+from amenable.train.members import join_processes, shared_facts, weight_sums
 from amenable.train.model_card import write_card
 from amenable.train.optimizer import Optimizer
 from amenable.train.plan import Schedule
+from amenable.train.run_folder import (
+    FINISHED,
+    LINEAGE,
+    OPTIONS,
+    REJECTED,
+    STOPPED,
+    is_empty_run,
+    is_same,
+    read_begun,
+    require_finished,
+    require_no_overlap,
+)
 from amenable.train.run_options import MAY_CHANGE_ON_RESUME, DataOptions, TrainingOptions, plain_defaults, plain_values
 from amenable.train.runtime import Runtime
-
-OPTIONS, LINEAGE, FINISHED, STOPPED = "config.yaml", "lineage.json", "finished.json", "stopped.json"
-REJECTED = "rejected.jsonl"
-BEFORE_OPTIONS = (LOCK, LINEAGE, REJECTED)
-"""files that a run writes before its options: a folder with only these is of a run that never began"""
 
 
 class Run:
@@ -66,7 +75,9 @@ class Run:
         max_kl_steps: int = MAX_KL_STEPS,
         addresses: Mapping[str, str] | None = None,
     ):
-        """addresses: inputs that are no files, such as a model behind an API."""
+        """addresses: inputs that are no files, such as a model behind an API. InputError for several processes, unless
+        they train a model."""
+        join_processes(stage, config)
         self.out, self.stage, self.config = Path(out), stage, config
         self.inputs = {name: Path(path) for name, path in (inputs or {}).items() if path is not None}
         self.addresses = dict(addresses or {})
@@ -88,8 +99,14 @@ class Run:
         """Return True if this run has already finished; otherwise lock an existing directory to resume it.
 
         Raises InputError for a directory that holds another run or other files, or that another process works in, and
-        for a tracker that is not installed.
+        for a tracker that is not installed. Of several processes the first looks.
         """
+        answer = processes.from_first(lambda: {"finished": self.find_finished(), "longer": self.longer})
+        self.longer = answer["longer"]
+        return answer["finished"]
+
+    def find_finished(self) -> bool:
+        """Return what `skip_finished` does, and note in `longer` a run that is to be prolonged."""
         trackers.require_installed(getattr(self.config, "track", ()))
         if self.out.is_file():
             raise InputError("is a file", self.out, "give --out a folder")
@@ -116,6 +133,13 @@ class Run:
         `steps` warns if it resumes in another environment than the `runtime` of the steps before.
         """
         self.schedule, self.runtime = schedule, runtime
+        if processes.size() > 1:
+            facts = shared_facts(self.yaml(), self.lineage()["inputs"])
+            processes.require_same(facts, "give every process the same code, options and data")
+        processes.from_first(lambda: self.begin_directory(schedule))
+
+    def begin_directory(self, schedule: Schedule | None) -> None:
+        """Create the directory, lock it, and write what a run begins with."""
         lineage = {} if (self.out / OPTIONS).exists() else self.lineage()
         if not self.lock.held:
             self.lock_directory()
@@ -174,21 +198,18 @@ class Run:
 
     def steps(self, total: int, state: Mapping[str, checkpoint.Stateful], save_steps: int = 0) -> Iterator[int]:
         """Restore `state` and yield the remaining steps; save every `save_steps` (0: never) and when stopped."""
-        if self.longer:
-            self.reopen()
-        self.kept_step = prolong.checkpoint_to_keep(self.schedule, save_steps)
-        sent = self.log.last_step()
-        done = self.restore(state)
-        self.require_space(state, save_steps)
-        if self.runtime is not None and (warning := record_environment(self.out, done + 1, self.runtime)):
-            self.log.warn(warning)
-        for line in failed_rewards.clear(self.out, done, self.lineage()["inputs"]):
-            self.log.warn(line)
-        (self.out / STOPPED).unlink(missing_ok=True)
+        with processes.first_then_others():
+            if self.longer and is_first():
+                self.reopen()
+            self.kept_step = prolong.checkpoint_to_keep(self.schedule, save_steps)
+            sent = self.log.last_step()
+            done = self.restore(state)
+        processes.from_first(lambda: self.prepare(done, state, save_steps))
         for holder in state.values():
             if isinstance(holder, Optimizer):
                 holder.on_nonfinite = self.stop
-        names, project = getattr(self.config, "track", ()), getattr(self.config, "track_project", "")
+        names = getattr(self.config, "track", ()) if is_first() else ()
+        project = getattr(self.config, "track_project", "")
         tracked = trackers.TrackedRun(self.out, project, yaml.safe_load(self.yaml()), done, sent)
         self.log.trackers = trackers.start(names, tracked, self.log.warn)
         self.log.open(done, total)
@@ -196,7 +217,7 @@ class Run:
             try:
                 for step in range(done + 1, total + 1):
                     yield step
-                    stopping = stop.requested
+                    stopping = processes.any_of(stop.requested)
                     if (save_steps and step % save_steps == 0 and step < total) or step == self.kept_step or stopping:
                         self.save(step, state)
                     if self.ended:
@@ -209,6 +230,15 @@ class Run:
                 raise
             finally:
                 self.log.close()
+
+    def prepare(self, done: int, state: Mapping[str, checkpoint.Stateful], save_steps: int) -> None:
+        """Check the disk, and write what the steps after `done` begin with."""
+        self.require_space(state, save_steps)
+        if self.runtime is not None and (warning := record_environment(self.out, done + 1, self.runtime)):
+            self.log.warn(warning)
+        for line in failed_rewards.clear(self.out, done, self.lineage()["inputs"]):
+            self.log.warn(line)
+        (self.out / STOPPED).unlink(missing_ok=True)
 
     def record(self, step: int, tokens: int = 0, show: tuple[str, ...] = ("loss",), /, **values: Any) -> None:
         """Write a row of metrics.jsonl and check it with the guards. show: metrics to print beside the bar."""
@@ -233,7 +263,8 @@ class Run:
     def stop(self, problem: str, hint: str) -> NoReturn:
         """Stop the run for a failure that further steps cannot fix: write stopped.json and raise InputError."""
         facts = {"step": self.step, "what": problem, "how": hint, "rows": self.batch_rows}
-        write_text(self.out / STOPPED, json.dumps(facts, indent=1, ensure_ascii=False))
+        if is_first():
+            write_text(self.out / STOPPED, json.dumps(facts, indent=1, ensure_ascii=False))
         self.lock.release()
         raise InputError(f"stopped in step {self.step}: {problem}", self.out, hint)
 
@@ -278,7 +309,16 @@ class Run:
             )
 
     def save(self, step: int, state: Mapping[str, checkpoint.Stateful], updated: bool = False) -> None:
-        """Sync the log, then write a checkpoint. updated: True if `state` has the updates of the next step as well."""
+        """Sync the log, then write a checkpoint. updated: True if `state` has the updates of the next step as well.
+
+        Several processes first compare their weights: InputError where they are no longer the same.
+        """
+        if processes.size() > 1:
+            processes.require_same({"weights": weight_sums(state)}, "report it: the processes should stay equal")
+        processes.from_first(lambda: self.write_checkpoint(step, state, updated))
+
+    def write_checkpoint(self, step: int, state: Mapping[str, checkpoint.Stateful], updated: bool) -> None:
+        """Sync the log and write a checkpoint."""
         self.log.sync()
         held = {key: holder.state_dict() for key, holder in state.items()}
         facts = {"seconds": self.seconds, "updated": updated, prolong.SCHEDULE: prolong.facts_of(self.schedule)}
@@ -287,7 +327,12 @@ class Run:
 
     def finish(self, **facts: Any) -> Path:
         """Print the run's health, write manifest.json and finished.json, remove all checkpoints but one to prolong the
-        run from, and release the lock. Returns the run directory."""
+        run from, and release the lock, all in the first of several processes. Returns the run directory."""
+        processes.from_first(lambda: self.finish_directory(facts))
+        return self.out
+
+    def finish_directory(self, facts: Mapping[str, Any]) -> None:
+        """Write what a finished run has, and release the lock."""
         plain = {key: plain_number(value) for key, value in facts.items()}
         rate = {f"{self.log.unit}_per_second": round(self.log.tokens / self.log.seconds)} if self.log.seconds else {}
         saved = (
@@ -303,7 +348,6 @@ class Run:
         checkpoint.clear(self.out, keep=self.kept_step)
         self.lock.release()
         self.log.info(f"done in {self.seconds:.0f} s: {self.out}")
-        return self.out
 
     def health(self) -> dict[str, Any]:
         """Print the guards' summary, add it to metrics.jsonl, and return it; empty if no check applied."""
@@ -337,32 +381,6 @@ class Run:
         return {"stage": self.stage, "inputs": inputs, "versions": versions}
 
 
-def is_empty_run(folder: Path) -> bool:
-    """Return True if no run has begun in a folder: it does not exist, is empty, or has only files written before."""
-    if not folder.exists():
-        return True
-    files = {path for path in folder.iterdir() if path.name not in BEFORE_OPTIONS}
-    return not files - set(folder.glob(WRITING))
-
-
-def require_no_overlap(out: Path, inputs: Mapping[str, Path]) -> None:
-    """Raise InputError if the output folder is inside an input, or an input inside it."""
-    target = out.resolve()
-    for name, path in inputs.items():
-        source = path.resolve()
-        if target == source or source in target.parents:
-            raise InputError(f"lies inside the {name} that is read", out, "give --out a folder of its own")
-        if target in source.parents:
-            raise InputError(f"holds the {name} that is read ({path})", out, "give --out a folder of its own")
-
-
-def require_finished(path: Path, name: str) -> None:
-    """Raise InputError for an input in the directory of a run that has not finished: it may be incomplete."""
-    for folder in (path.absolute(), *path.absolute().parents):
-        if (folder / OPTIONS).exists() and (folder / LINEAGE).exists() and not (folder / FINISHED).exists():
-            raise InputError(f"the run that makes this {name} has not finished", folder, "repeat its command first")
-
-
 def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:
     """Return the bytes of a checkpoint of this state, with an optimizer's two moments and the best weights."""
     sizes = []
@@ -380,20 +398,3 @@ def write_run_manifest(out: Path) -> None:
     """Sync the run's files and write their sizes and hashes to manifest.json, without checkpoints."""
     checkpoints = {f"checkpoint-{step}" for step in checkpoint.steps(out)}
     write_manifest(out, {MANIFEST, FINISHED, LOCK, "timings.jsonl", *checkpoints, *trackers.FOLDERS})
-
-
-def is_same(old: Any, new: Any) -> bool:
-    """Return True for equal values of an option; a list of one item is that item."""
-    return old == new or [old] == new or old == [new]
-
-
-def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options of an existing run and the hashes of its inputs. InputError if they cannot be read."""
-    try:
-        options = yaml.safe_load((out / OPTIONS).read_text("utf-8"))
-        inputs = json.loads((out / LINEAGE).read_text("utf-8"))["inputs"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        options = inputs = None
-    if not isinstance(options, dict) or not isinstance(inputs, dict):
-        raise InputError("holds something that is not a run", out, "give --out another folder")
-    return options, inputs

@@ -26,7 +26,7 @@ from amenable.train.trackers import TrackerName
 
 MAY_CHANGE_ON_RESUME = (
     *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
-    *("inspect_batch", "max_kl", "scoring", "track", "track_project"),
+    *("inspect_batch", "max_kl", "scoring", "track", "track_project", "processes"),
 )
 """options that may change when a run resumes: they say where and how it computes, and not its result"""
 
@@ -81,12 +81,15 @@ class TrainingOptions(RunOptions):
     """trackers that get metrics, samples and options besides the files: tensorboard, wandb, trackio"""
     track_project: str = "amenable"
     """project of the run at wandb and trackio"""
+    processes: int = 1
+    """processes on this machine that divide the rows of a step, with the same result up to rounding: each has a GPU, or
+    its share of the cores. Under torchrun leave it out"""
     inspect_batch: bool = False
     """show the first batch and its loss mask, and stop before training"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(1, self, "max_tokens_per_pass")
+        plan.require_at_least(1, self, "max_tokens_per_pass", "processes")
         plan.forbid(self.keep_checkpoints < 1, f"keep_checkpoints is {self.keep_checkpoints}", "it must be 1 or more")
         plan.require_at_least(0, self, "warmup_steps", "save_steps")
         plan.require_share(self, "final_lr_frac")

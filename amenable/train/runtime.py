@@ -19,6 +19,7 @@ from tyro.conf import arg
 
 from amenable.errors import InputError
 from amenable.models.inference import Model, cast_for_inference
+from amenable.ranks import in_group, local_rank
 
 Precision = Literal["auto", "fp32", "bf16"]
 KERNELS = 64
@@ -97,9 +98,12 @@ def start_runtime(options: DeviceOptions) -> Runtime:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is CUDA if available, else the CPU. InputError if there is none."""
+    """Return the device called `name`; "auto" is CUDA if available, else the CPU; of several processes each
+    has a GPU of its own. InputError if there is none."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and in_group():
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError:

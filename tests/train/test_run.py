@@ -21,7 +21,8 @@ from amenable.train import checkpoint
 from amenable.train.best import BestWeights
 from amenable.train.failed_rewards import PendingStep
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.run import Run, bytes_of, is_same
+from amenable.train.run import Run, bytes_of
+from amenable.train.run_folder import is_same
 from amenable.train.runtime import DeviceOptions
 
 

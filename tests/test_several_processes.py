@@ -1,0 +1,216 @@
+"""Several processes have the result of one: every loss, advantages, KL control, evaluation; and they end together."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from amenable import launcher
+from amenable.cli import main
+from amenable.data.files import read_json_lines
+from amenable.models import presets
+from amenable.stages import dpo, grpo, kto, online_dpo, ppo, pretrain, reward, rloo, sft, trpo
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.run_options import plain_values
+from amenable.train.runtime import DeviceOptions
+
+FP32 = DeviceOptions("cpu", "fp32", 1)
+RUN_ALL = """
+import json, sys
+from amenable.cli import main
+from amenable.models import presets
+from amenable.models.config import DecoderConfig
+presets.PRESETS["two-layers"] = DecoderConfig(**json.loads(sys.argv[1]))
+sys.exit(next((code for code in map(main, json.loads(sys.argv[2])) if code), 0))
+"""
+"""runs commands one after another in this process: its group is joined once"""
+
+
+def configs(files: Any, pretrained: pretrain.Config, assistant: Path, judge: Path) -> dict[str, Any]:
+    """Return short runs of stages, by name: passes of few tokens, so that a step takes several in one process too."""
+    train: dict[str, Any] = {
+        "device": FP32,
+        "warmup_steps": 1,
+        "optimizer": OptimizerConfig(learning_rate=3e-3),
+        "save_steps": 0,
+    }
+    adamw = {"optimizer": train["optimizer"]}  # Muon's products are in bf16, which makes much of a little rounding
+    online = train | {
+        "model": assistant,
+        "reward": (str(judge),),
+        "data": files.prompts,
+        "validation": files.prompts,
+        "max_steps": 3,
+        "eval_steps": 2,
+        "eval_prompts": 5,
+        "sample_steps": 1,
+        "temperature": 0.7,
+        "max_new_tokens": 16,
+        "max_tokens_per_pass": 300,
+    }
+    grouped = online | {"prompts_per_step": 4, "num_generations": 3}
+    pairs = train | {
+        "model": assistant,
+        "data": files.pairs,
+        "validation": files.pairs,
+        "epochs": 1,
+        "batch_size": 24,
+        "eval_steps": 2,
+        "eval_prompts": 4,
+        "max_new_tokens": 12,
+        "max_tokens_per_pass": 400,
+    }
+    unpaired = files.pairs.with_name("unpaired.jsonl")
+    rows = [json.loads(line) for line in files.pairs.read_text("utf-8").splitlines()]
+    with unpaired.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(rows):
+            answer = {"completion": row["chosen" if number % 2 else "rejected"], "label": bool(number % 2)}
+            file.write(json.dumps({"prompt": row["prompt"], **answer}) + "\n")
+    return {
+        "pretrain": replace(
+            pretrained, data=(files.text,), max_steps=4, eval_steps=2, max_tokens_per_pass=200, **adamw
+        ),
+        "sft": sft.Config(model=assistant, data=files.demonstrations, **train, epochs=1, batch_size=24, dropout=0.0),
+        "reward": reward.Config(model=assistant, data=files.rankings, **train, epochs=1, prompts_per_step=24),
+        "dpo": dpo.Config(**pairs),
+        "dpo-aot": dpo.Config(**pairs, loss=("aot",)),
+        "kto": kto.Config(**pairs | {"data": unpaired, "validation": unpaired}),
+        "ppo": ppo.Config(**online, prompts_per_step=12, num_mini_batches=2, ptx_coef=1.0, ptx_data=files.text),
+        "rloo": rloo.Config(**grouped),
+        "grpo": grpo.Config(**grouped, dynamic_sampling=1),
+        "online-dpo": online_dpo.Config(**grouped),
+        "trpo": trpo.Config(**online, prompts_per_step=12),
+    }
+
+
+def command_of(name: str, config: Any, out: Path) -> list[str]:
+    """Write a run's options and return its command."""
+    stage = {"dpo-aot": "dpo"}.get(name, name)
+    file = out.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(plain_values(config)), "utf-8")
+    return [stage, "--config", str(file), "--out", str(out)]
+
+
+QUICK = ("pretrain", "sft", "reward", "dpo-aot", "ppo", "grpo")
+THOROUGH = (*QUICK, "dpo", "kto", "rloo", "online-dpo", "trpo")
+Both = Callable[[str], tuple[Path, Path]]
+
+
+def run_both(names: Sequence[str], count: int, runs: Mapping[str, Any], folder: Path) -> Both:
+    """Run stages in this process and in `count`; return a function of a stage's name: the folders of its runs."""
+    folders = folder / "alone", folder / "together"
+    for each in folders:
+        each.mkdir()
+    alone, together = ([command_of(name, runs[name], each / name) for name in names] for each in folders)
+    assert [main(command) for command in alone] == [0] * len(alone)
+    shape = json.dumps(asdict(presets.PRESETS["two-layers"]))
+    assert launcher.launch([sys.executable, "-c", RUN_ALL, shape, json.dumps(together)], count) == 0
+    return lambda name: (folders[0] / name, folders[1] / name)
+
+
+@pytest.fixture(scope="module")
+def runs(files: Any, pretrain_config: pretrain.Config, base: Path, assistant: Path, judge: Path) -> dict[str, Any]:
+    return configs(files, pretrain_config, assistant, judge)
+
+
+@pytest.fixture(scope="module")
+def both(runs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Both:
+    return run_both(QUICK, 2, runs, tmp_path_factory.mktemp("both"))
+
+
+def close(first: Any, second: Any) -> bool:
+    """Return True for the same values, numbers up to rounding in fp32, which the first steps of AdamW make more of."""
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(close(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(close, first, second))
+    if isinstance(first, float):
+        return math.isclose(first, second, rel_tol=1e-2, abs_tol=2e-4)
+    return bool(first == second)
+
+
+def require_equal(folders: tuple[Path, Path]) -> None:
+    """Require the same weights, metrics, and completions of two runs, up to rounding."""
+    first, second = (load_file(folder / "model.safetensors") for folder in folders)
+    size = max(float(value.abs().max()) for value in first.values())
+    assert max(float((first[key] - second[key]).abs().max()) for key in first) < 1e-4 * size
+    for name in ("metrics", "samples", "answers"):
+        old, new = (read_json_lines(folder / f"{name}.jsonl") for folder in folders)
+        assert [row.keys() for row in old] == [row.keys() for row in new]
+        assert [row.get("completion") for row in old] == [row.get("completion") for row in new]
+        assert not [
+            key for row, other in zip(old, new) for key in row if key != "health" and not close(row[key], other[key])
+        ]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_two_processes_have_the_result_of_one(both: Both, name: str) -> None:
+    require_equal(both(name))
+
+
+def test_the_record_of_a_run_names_its_processes(both: Both) -> None:
+    first, second = (read_json_lines(folder / "environments.jsonl") for folder in both("ppo"))
+    assert "processes" not in first[0] and second[0]["processes"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_every_stage_has_the_result_of_one_process(runs: dict[str, Any], tmp_path: Path, count: int) -> None:
+    folders = run_both(THOROUGH, count, runs, tmp_path)
+    for name in THOROUGH:
+        require_equal(folders(name))
+
+
+def started(command: Sequence[str], *options: str) -> subprocess.Popen[str]:
+    """Start `amenable` in two processes."""
+    program = [sys.executable, "-m", "amenable", *command, "--processes", "2", *options]
+    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_run_that_is_stopped_goes_on_in_one_process(both: Both, runs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    command = command_of("ppo", runs["ppo"], out)
+    process = started(command)
+    wait_for(lambda: len(read_json_lines(out / "metrics.jsonl")) > 0)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.count("is saved at step")) == (130, 1), errors
+    assert main(command) == 0
+    require_equal((both("ppo")[0], out))
+
+
+def test_the_group_ends_with_the_process_that_is_killed(runs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    process = started(command_of("grpo", replace(runs["grpo"], max_steps=100, save_steps=1), out))
+    wait_for(lambda: (out / "checkpoint-1").exists())
+    members = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    assert len(members) == 2
+    subprocess.run(["kill", "-9", members[1]])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "process 1 of 2 was killed by signal 9; repeat the command" in errors
+    assert "Traceback" not in errors
+
+
+def test_wrong_input_is_one_line_from_one_process(runs: dict[str, Any], tmp_path: Path) -> None:
+    process = started(command_of("sft", runs["sft"], tmp_path / "wrong"), "--batch-size", "1")
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.count("amenable: ")) == (2, 1), errors
+    assert "2 processes divide the 1 row of a step; start fewer processes, or raise the batch size" in errors

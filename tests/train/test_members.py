@@ -1,0 +1,59 @@
+"""Members of a run: who may be in a group, what all must have the same, and how evenly they divide a step."""
+
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from amenable import processes
+from amenable.errors import InputError
+from amenable.train import members
+from amenable.train.trained_weights import TrainedWeights
+
+
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process one of two that need not meet."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "join", lambda: None)
+
+
+@pytest.mark.usefixtures("group")
+def test_only_stages_that_train_run_in_several_processes() -> None:
+    with pytest.raises(InputError, match="'evaluate' runs in one process, and 2 were started"):
+        members.join_processes("evaluate", SimpleNamespace())
+    with pytest.raises(InputError, match="processes is 3 and 2 were started"):
+        members.join_processes("sft", SimpleNamespace(processes=3))
+    members.join_processes("sft", SimpleNamespace(processes=1))
+    members.join_processes("sft", SimpleNamespace(processes=2))
+
+
+def test_python_starts_one_process() -> None:
+    with pytest.raises(InputError, match="only the command line can start"):
+        members.join_processes("sft", SimpleNamespace(processes=2))
+
+
+def test_shared_facts_are_code_options_and_inputs() -> None:
+    facts = members.shared_facts("seed: 0", {"data": {"path": "a", "sha256": "12"}})
+    assert facts.keys() == {"code", "options", "data"} and facts["data"] == "12" and len(facts["code"]) == 64
+
+
+def test_weight_sums_are_those_of_what_trains() -> None:
+    layer = nn.Linear(2, 1)
+    nn.init.constant_(layer.weight, 0.5)
+    layer.bias.requires_grad_(False)
+    assert members.weight_sums({"policy": TrainedWeights(layer), "other": nn.Linear(2, 2)}) == [1.0]
+
+
+@pytest.mark.usefixtures("group")
+def test_a_step_has_a_row_for_every_process() -> None:
+    members.require_shares(2)
+    with pytest.raises(InputError, match="2 processes divide the 1 row of a step; start fewer processes"):
+        members.require_shares(1)
+
+
+def test_the_plan_names_the_largest_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert members.describe_shares([3, 1]) == ""
+    monkeypatch.setattr(processes, "size", lambda: 2)
+    assert members.describe_shares([3, 1]).endswith("is 1.50 of the mean")
