@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amenable import processes
+
 Row = tuple[Sequence[int], Sequence[bool]]
 """token ids, and the loss mask: True for ids that are trained"""
 Indices = np.ndarray[Any, np.dtype[np.signedinteger]]
@@ -123,6 +125,15 @@ def microbatches(rows: Sequence[Row], max_tokens: int, share: bool = False) -> l
     groups = group_by_prompt(rows) if share else [[i] for i in range(len(rows))]
     elements = [[rows[i] for i in group] for group in groups]
     return [part for group in loss_groups(elements, max_tokens, share) for part in group.microbatches]
+
+
+def own_microbatches(rows: Sequence[Row], max_tokens: int, share: bool) -> list[Microbatch]:
+    """Return this process's share of the rows' microbatches; they are small enough that each process has some."""
+    if processes.size() == 1:
+        return microbatches(rows, max_tokens, share)
+    tokens = sum(len(ids) for ids, _ in rows)
+    parts = microbatches(rows, min(max_tokens, max(1, -(-tokens // processes.size()))), share)
+    return [parts[i] for i in processes.own_share([part.tokens for part in parts])]
 
 
 def pack(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from amenable import processes
-from amenable.data.batches import Batch, Microbatch, collate, microbatches, order_by_length, targets
+from amenable.data.batches import Batch, Microbatch, collate, microbatches, order_by_length, own_microbatches, targets
 from amenable.data.mixture import Mixed
 from amenable.functional.kl import linear_kl
 from amenable.functional.logprobs import linear_log_collisions, linear_logprobs, linear_nll
@@ -329,15 +329,6 @@ def ordered_batches(
     parts = own_microbatches(rows, max_tokens, share) if divided else microbatches(rows, max_tokens, share)
     for part in tracked(parts, progress):
         yield part.rows, load(rows, part, runtime, max_tokens)
-
-
-def own_microbatches(rows: Sequence[Row], max_tokens: int, share: bool) -> list[Microbatch]:
-    """Return this process's share of the rows' microbatches; they are small enough that each process has some."""
-    if processes.size() == 1:
-        return microbatches(rows, max_tokens, share)
-    tokens = sum(len(ids) for ids, _ in rows)
-    parts = microbatches(rows, min(max_tokens, max(1, -(-tokens // processes.size()))), share)
-    return [parts[i] for i in processes.own_share([part.tokens for part in parts])]
 
 
 def load(rows: Sequence[Row], part: Microbatch, runtime: Runtime, max_tokens: int) -> Batch:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amenable import __file__ as package_file
+import amenable
 from amenable import processes
 from amenable.errors import InputError
 from amenable.ranks import in_group, world_size
@@ -32,7 +32,7 @@ def join_processes(stage: str, config: Any) -> None:
 
 def shared_facts(options: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return what all processes of a run must have the same: the code, the options as YAML, the hashes of inputs."""
-    sources = sorted(Path(package_file).parent.rglob("*.py"))
+    sources = sorted(Path(amenable.__file__).parent.rglob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
     return {"code": digest, "options": options, **{name: fact["sha256"] for name, fact in inputs.items()}}
 
