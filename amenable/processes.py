@@ -50,7 +50,7 @@ def join() -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"the processes cannot reach each other ({reason})", how="free the port, or give another"
+            f"the processes cannot reach each other ({reason})", how="free the port, or give torchrun another"
         ) from error
     atexit.register(leave)
 

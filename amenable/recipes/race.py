@@ -46,6 +46,8 @@ BATCH = 128
 """answers of a step of an online algorithm"""
 GROUP = 4
 """answers to a prompt, where they are compared with each other"""
+FISHER = 16
+"""answers that TRPO's Fisher matrix is a mean over: about a tenth, as Schulman et al. (2015, appendix C) take"""
 TUNING_SHARE = 2
 """a learning rate is tried on 1 / TUNING_SHARE of the answers"""
 OFFLINE = ("dpo", "kto")
@@ -130,7 +132,7 @@ def algorithms(config: Config, root: Path) -> dict[str, Any]:
         "ppo-kl-penalty": ppo.Config(**alone, objective="kl-penalty"),
         "a2c": a2c.Config(**alone),
         "reinforce": reinforce.Config(**alone),
-        "trpo": trpo.Config(**alone),
+        "trpo": trpo.Config(**alone, fisher_answers=FISHER),
         "rloo": rloo.Config(**grouped),
         "grpo": grpo.Config(**grouped),
         "expert-iteration": expert_iteration.Config(**grouped),
