@@ -129,7 +129,8 @@ def both(runs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Both
 
 
 def close(first: Any, second: Any) -> bool:
-    """Return True for the same values, numbers up to rounding in fp32, which the first steps of AdamW make more of."""
+    """Return True for the same values, numbers up to rounding in fp32, which AdamW makes more of where a
+    gradient is nearly 0, as that of a shift of all rewards."""
     if isinstance(first, Mapping):
         return first.keys() == second.keys() and all(close(first[key], second[key]) for key in first)
     if isinstance(first, list):

@@ -75,11 +75,9 @@ class RankingObjective:
         prompts = torch.tensor([i for i, ranking in enumerate(elements) for _ in ranking.rows], device=scores.device)
         margins = torch.tensor([ranking.margin for ranking in elements], device=scores.device)
         loss, stats = self.ranking_loss(scores, ranks, prompts, margins)
+        weights = losses.prompt_weights(prompts, scores.dtype)
         if self.options.center_rewards_coefficient:
             loss = loss + self.options.center_rewards_coefficient * losses.centering_penalty(scores, ranks, prompts)
         if self.options.score_penalty:
-            loss = (
-                loss
-                + self.options.score_penalty * (losses.prompt_weights(prompts, scores.dtype) * scores.square()).sum()
-            )
-        return loss, {"loss": loss.detach(), **stats, "mean_reward": scores.detach().mean()}
+            loss = loss + self.options.score_penalty * (weights * scores.square()).sum()
+        return loss, {"loss": loss.detach(), **stats, "mean_reward": (weights * scores.detach()).sum()}
