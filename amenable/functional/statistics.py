@@ -1,10 +1,10 @@
-"""Confidence intervals of shares, means and other statistics, paired tests, correlations, the explained
-variance of a value function, and the KL of best-of-n."""
+"""Confidence intervals of shares, means and other statistics, paired tests and their correction,
+correlations, the explained variance of a value function, and the KL of best-of-n."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -174,6 +174,17 @@ def sign_flip(differences: Tensor, generator: torch.Generator, n: int = 10_000) 
         signs = 1 - 2 * torch.randint(2, (size, len(values)), generator=generator)
         least += int(((signs * values).sum(1).abs() >= observed).sum())
     return (1 + least) / (1 + n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm, 1979), in the same order: the k-th least of m times m - k + 1,
+    never below those before it, at most 1."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, most = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        most = max(most, min(1.0, p_values[i] * (len(p_values) - rank)))
+        corrected[i] = most
+    return corrected
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

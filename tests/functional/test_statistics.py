@@ -12,6 +12,7 @@ from amenable.functional.statistics import (
     clustered_share,
     decisive_size,
     explained_variance,
+    holm,
     mcnemar,
     mean_interval,
     pearson,
@@ -212,3 +213,8 @@ def test_sign_flips_by_hand():
     assert sign_flip(torch.ones(4), generator, 20_000) == pytest.approx(0.125, abs=0.015)
     assert sign_flip(torch.tensor([1.0, -1.0]), generator) == 1.0
     assert sign_flip(torch.full((40,), 0.1), generator) < 0.001
+
+
+def test_holm_by_hand():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])  # 3 * 0.01, 2 * 0.03, then no less than that
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([0.2]) == [0.2]

@@ -71,16 +71,20 @@ def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
         "grounded_by_judge": verdicts(examinee.judge, questions),
     }
     examples = [
-        {"prompt": row.context, "answers": [answer], "note": note(row, own)}
+        {"prompt": row.context, "answers": [answer], "note": note(row), "remark": remark(own)}
         for row, answer, own in zip(rows, answers, claims)
     ]
     return measured_rows("grounded", measures, examples)
 
 
-def note(row: PromptRow, claims: Sequence[str]) -> str:
-    """Return the right answer, and the claims that the passage does not support, as a line."""
-    right = f"right: {row.answer}" if row.answer else "the passage does not say it"
-    return f"{right}; not in the passage: {' '.join(claims)}" if claims else right
+def note(row: PromptRow) -> str:
+    """Return the right answer as a line."""
+    return f"right: {row.answer}" if row.answer else "the passage does not say it"
+
+
+def remark(claims: Sequence[str]) -> str:
+    """Return the claims that the passage does not support as a line; empty without any."""
+    return f"not in the passage: {' '.join(claims)}" if claims else ""
 
 
 FORMS = (Form("closed-domain", ("context", "question", "answers"), closed_domain, measure, generates=True),)

@@ -98,7 +98,8 @@ def measured_rows(
     """Return the metrics of a test with several measures of each row, so that two models can be compared by each.
 
     measures: of each row True or False, a number, or None where a measure does not apply; `main` is one that always
-    does. examples: of each row its `prompt` and `answers`, a list of texts. others: metrics of all rows together.
+    does. examples: of each row its `prompt` and `answers`, a list of texts; `labels` of these, a `note` on the row and
+    a `remark` on the answers, where there are any. others: metrics of all rows together.
     """
     known = {name: [value for value in values if value is not None] for name, values in measures.items()}
     intervals = {name: summary(values) for name, values in known.items() if values and name != main}

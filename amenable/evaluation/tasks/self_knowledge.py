@@ -63,7 +63,7 @@ def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
         "brier": [(p - hit) ** 2 for p, hit in zip(confidence, right)],
     }
     examples = [
-        {"prompt": row.context, "answers": [answer], "note": f"right: {row.answer}; P(True) {p:.2f}"}
+        {"prompt": row.context, "answers": [answer], "note": f"right: {row.answer}", "remark": f"P(True) {p:.2f}"}
         for row, answer, p in zip(rows, answers, confidence)
     ]
     calibrated = calibration_metrics(confidence, right)
@@ -103,5 +103,12 @@ def discrimination(confidence: Sequence[float], right: Sequence[bool]) -> dict[s
 
 
 FORMS = (
-    Form("p-true", ("question", "answers"), self_knowledge, measure, lambda columns: "context" not in columns, True),
+    Form(
+        "p-true",
+        ("question", "answers"),
+        self_knowledge,
+        measure,
+        lambda columns: not {"context", "paraphrases"} & set(columns),
+        True,
+    ),
 )

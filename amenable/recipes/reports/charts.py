@@ -91,20 +91,25 @@ def sparkline(points: Sequence[Point], colour: int = 1) -> Markup | None:
     )
 
 
-def calibration_chart(title: str, groups: Sequence[tuple[str, Sequence[dict[str, float]], int]]) -> Markup | None:
-    """Draw predicted against actual share of right answers, a dot a bin; a calibrated model lies on the diagonal."""
+def calibration_chart(
+    title: str, groups: Sequence[tuple[str, Sequence[dict[str, float]], int]], counted: str = "pairs", low: float = 0.5
+) -> Markup | None:
+    """Draw predicted against actual share of right answers, a dot a bin; a calibrated model lies on the diagonal.
+
+    counted: what a bin counts. low: the axes begin at it, or below where a bin lies below.
+    """
     groups = [(name, bins, colour) for name, bins, colour in groups if bins]
     if not groups:
         return None
     values = [group[key] for _, bins, _ in groups for group in bins for key in ("predicted", "actual")]
-    low = min(0.5, math.floor(min(values) * 10) / 10)
+    low = min(low, math.floor(min(values) * 10) / 10)
     frame = Frame(low, 1.0, low, 1.0)
     shapes = [axes(frame, percent=True), f'<path class="diagonal" d="M{LEFT} {BOTTOM}L{RIGHT} {TOP}"/>']
     for name, bins, colour in groups:
         pixels = [(frame.x(group["predicted"]), frame.y(group["actual"])) for group in bins]
         shapes.append(f'<path class="line thin c{colour}" d="{path(pixels)}"/>')
         for (x, y), group in zip(pixels, bins):
-            text = f"predicted {group['predicted']:.0%}, actual {group['actual']:.0%}, {group['count']:.0f} pairs"
+            text = f"predicted {group['predicted']:.0%}, actual {group['actual']:.0%}, {group['count']:.0f} {counted}"
             title_of_dot = f"<title>{escape(name)}: {text}</title>"
             shapes.append(f'<circle class="dot c{colour}" cx="{x:.1f}" cy="{y:.1f}" r="4">{title_of_dot}</circle>')
     return chart(title, "".join(key(name, colour) for name, _, colour in groups), shapes)
