@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from amenable.data.urls import open_raw
 from amenable.errors import InputError
 
 MAX_DEPTH = 200
@@ -56,8 +57,8 @@ def iter_lines(file: Path) -> Iterator[tuple[int, bytes]]:
 def open_bytes(file: Path) -> gzip.GzipFile | IO[bytes]:
     """Open a file to read the bytes that it holds, decompressed."""
     if file.suffix == ".gz":
-        return gzip.open(file)
-    return io.BufferedReader(ZstdStream(file), PIECE) if file.suffix == ".zst" else file.open("rb")
+        return gzip.GzipFile(fileobj=open_raw(file))
+    return io.BufferedReader(ZstdStream(file), PIECE) if file.suffix == ".zst" else open_raw(file)
 
 
 class Damaged(Exception):
@@ -73,7 +74,7 @@ class ZstdStream(io.RawIOBase):
         except ImportError:
             raise InputError(".zst files need zstandard", file, "pip install 'amenable[zstd]'") from None
         self.decompressor, self.error = zstandard.ZstdDecompressor(), zstandard.ZstdError
-        self.file = file.open("rb")
+        self.file = open_raw(file)
         self.frame: Any = None
         self.compressed = self.ready = b""
 

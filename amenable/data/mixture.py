@@ -1,6 +1,6 @@
 """Mixtures of sources: the grammar of `--data`, and the order in which rows of several sources are drawn.
 
-    --data texts/                     a file, a folder of files
+    --data texts/                     a file, a folder of files, a pattern such as 'texts/*.jsonl.zst', or a URL of one
     --data a.jsonl b.jsonl            both, as one: an epoch has every row once
     --data a.jsonl=2 b.jsonl=1        drawn by weight: of three draws two are from a.jsonl, of whatever size
 
@@ -25,6 +25,8 @@ import numpy as np
 from amenable.data.batches import Indices, index_type
 from amenable.data.feistel import Computed
 from amenable.data.orders import BLOCK, MAX_STORED, EpochBatches, EpochOrder, Order, Rows, TokenBatches, shuffle
+from amenable.data.readers import MARKS
+from amenable.data.urls import to_path
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
 
@@ -77,7 +79,7 @@ def parse_sources(data: Sources) -> tuple[DataSource, ...]:
         name, weight = split_weight(spec)
         if weight is not None and not (math.isfinite(weight) and weight > 0 and name):
             raise InputError(f"'{spec}' has the weight {weight:g}", how="write SOURCE=WEIGHT with a number above 0")
-        paths.append(Path(name))
+        paths.append(to_path(name))
         weights.append(weight)
     require_apart(paths)
     weighted = any(weight is not None for weight in weights)
@@ -99,12 +101,13 @@ def require_apart(paths: Sequence[Path]) -> None:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each path: its last part without suffixes, after as many folders as tell the paths apart.
+    """Return a name for each path: its last part without suffixes, after as many folders as tell the paths apart; of a
+    pattern without parts that are marks alone.
 
-    >>> names_of([Path("books/train.jsonl.gz"), Path("speeches/train.jsonl")])
-    ['books/train', 'speeches/train']
+    >>> names_of([Path("books/train.jsonl.gz"), Path("speeches/train.jsonl"), Path("web/*.jsonl")])
+    ['books/train', 'speeches/train', 'web']
     """
-    parts = [(*path.absolute().parts[1:-1], path.name.partition(".")[0] or path.name) for path in paths]
+    parts = [without_marks((*path.absolute().parts[1:-1], path.name.partition(".")[0] or path.name)) for path in paths]
     names = list[str]()
     for number, own in enumerate(parts):
         others = [other for i, other in enumerate(parts) if i != number]
@@ -112,6 +115,13 @@ def names_of(paths: Sequence[Path]) -> list[str]:
         depth = next(fitting, 0)
         names.append("/".join(own[-depth:]) if depth else paths[number].name)
     return names
+
+
+def without_marks(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return the parts of a path without the marks of a pattern, and without parts that are nothing else."""
+    if not MARKS.search("/".join(parts)):
+        return tuple(parts)
+    return tuple(name for part in parts if (name := part.strip("*?-_.")))
 
 
 def data_inputs(data: Sources, name: str = "data") -> dict[str, Path | None]:

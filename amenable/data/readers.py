@@ -1,4 +1,4 @@
-"""Readers of rows: a file, a folder of files, several of these, or a data set of the Hub.
+"""Readers of rows: a file, a folder of files, a pattern of files, one of these behind a URL, or a data set of the Hub.
 
 Files are .jsonl, .json, .csv, .tsv and .txt, also with .gz or .zst, .parquet, and .arrow (a stream or a file of Arrow
 IPC). The folder that `Dataset.save_to_disk` writes has the rows of its shards, in order.
@@ -7,6 +7,7 @@ IPC). The folder that `Dataset.save_to_disk` writes has the rows of its shards, 
 from __future__ import annotations
 
 import difflib
+import glob
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from amenable.data.files import (
     read_text,
     suffix_of,
 )
+from amenable.data.urls import UrlPath, list_urls, open_raw, to_path
 from amenable.errors import InputError
 
 Source: TypeAlias = str | Path | Sequence[str | Path]
@@ -33,6 +35,8 @@ KINDS = f"{', '.join(SUFFIXES)}, or in one of these and {' or '.join(COMPRESSED)
 SAVED_STATE, SAVED_SPLITS = "state.json", "dataset_dict.json"
 """files of a folder of `Dataset.save_to_disk`, and of `DatasetDict.save_to_disk`"""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+MARKS = re.compile(r"[*?\[]")
+"""marks of a pattern of files"""
 ARROW_FILE = b"ARROW1"
 """beginning of an Arrow IPC file; a stream has none"""
 BATCH = 1024
@@ -53,9 +57,13 @@ def list_files(path: Source) -> list[Path | str]:
     """List the files of a source in order; a name of the Hub stays a string."""
     if not isinstance(path, str | Path):
         return [file for part in path for file in list_files(part)]
-    root = Path(path).expanduser()
+    root = to_path(path).expanduser()
+    if isinstance(root, UrlPath):
+        return _require_data([file for file, name in list_urls(root) if not name or _is_data(Path(name))], root)
     if root.is_file():
         return [root]
+    if is_pattern(root):
+        return _require_data(matching(root), root)
     if root.is_dir() and (root / SAVED_STATE).is_file():
         return list(_saved_shards(root))
     if root.is_dir():
@@ -66,12 +74,34 @@ def list_files(path: Source) -> list[Path | str]:
                 f"a data set of splits ({names})", root, f"name one, as in {splits[-1] if splits else root}"
             )
         files = sorted(file for file in root.rglob("*") if _is_data(file.relative_to(root)) and file.is_file())
-        if not files:
-            raise InputError("no data files in this folder", root, f"data files end in {KINDS}")
-        return list(files)
+        return _require_data(files, root)
     if HUB_NAME.fullmatch(str(path)) and not root.parent.exists() and not _is_data(root):
         return [str(path)]
     raise InputError("no such file or folder", root, _nearest(root))
+
+
+def is_pattern(path: Path) -> bool:
+    """Return True for a pattern of files on this machine, as texts/*.jsonl; not for a path that exists."""
+    return bool(MARKS.search(str(path))) and not isinstance(path, UrlPath) and not path.exists()
+
+
+def matching(pattern: Path) -> list[Path]:
+    """List the data files of a pattern in order; ** matches any folders."""
+    root = fixed_root(pattern)
+    files = (Path(name) for name in sorted(glob.glob(str(pattern), recursive=True)))
+    return [file for file in files if file.is_file() and _is_data(file.relative_to(root))]
+
+
+def fixed_root(pattern: Path) -> Path:
+    """Return the folder above all that a pattern matches."""
+    return next(folder for folder in pattern.parents if not MARKS.search(str(folder)))
+
+
+def _require_data(files: list[Path], source: Path) -> list[Path | str]:
+    if not files:
+        problem = "no data files match this pattern" if is_pattern(source) else "no data files in this folder"
+        raise InputError(problem, source, f"data files end in {KINDS}")
+    return list(files)
 
 
 def _saved_shards(folder: Path) -> list[Path]:
@@ -155,7 +185,7 @@ def _columnar_rows(file: Path) -> Iterator[Any]:
 def _parquet_batches(file: Path) -> Iterator[Any]:
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(file) as table:
+    with pyarrow.parquet.ParquetFile(open_raw(file) if isinstance(file, UrlPath) else file) as table:
         yield from table.iter_batches(batch_size=BATCH)
 
 
@@ -163,7 +193,7 @@ def _arrow_batches(file: Path) -> Iterator[Any]:
     """Yield the batches of an Arrow IPC file, or stream."""
     import pyarrow.ipc
 
-    with pyarrow.OSFile(str(file)) as opened:
+    with pyarrow.PythonFile(open_raw(file)) if isinstance(file, UrlPath) else pyarrow.OSFile(str(file)) as opened:
         is_file = opened.read(len(ARROW_FILE)) == ARROW_FILE
         opened.seek(0)
         if is_file:

@@ -44,6 +44,7 @@ PURPOSES = {
     "gguf": "GGUF files: get, export",
     "parquet": "data in .parquet and .arrow files",
     "zstd": "data in files with .zst",
+    "urls": "data behind https://, s3:// and gs://",
     "serve": "pages and API: serve, label, arena",
     "control": "agents in environments: control",
     "track": "trackers: --track",

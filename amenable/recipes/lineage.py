@@ -19,9 +19,11 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from amenable import files
 from amenable.claims.stage_folders import number, paths_of, read_json, read_yaml
+from amenable.data.input_hash import hash_of_input
+from amenable.data.readers import is_pattern
 from amenable.errors import InputError
-from amenable.files import hash_of
 from amenable.models.hf_weights import shortened
 from amenable.recipes.reports.diff_runs import flat
 from amenable.train.run_options import plain_values
@@ -177,7 +179,7 @@ def locate(path: str, folder: Path, sha256: str | None, hashes: dict[Path, str])
     Of several, the first with the hash that it had, then the first.
     """
     candidates = [Path(path), *(above / path for above in (folder.resolve(), *folder.resolve().parents))]
-    existing = [candidate for candidate in dict.fromkeys(candidates) if candidate.exists()]
+    existing = [candidate for candidate in dict.fromkeys(candidates) if candidate.exists() or is_pattern(candidate)]
     same = (candidate for candidate in existing if sha256 is not None and cached_hash(candidate, hashes) == sha256)
     return next(same, next(iter(existing), None))
 
@@ -186,7 +188,7 @@ def cached_hash(path: Path, hashes: dict[Path, str]) -> str:
     """Return the hash of a file or folder, each computed once."""
     resolved = path.resolve()
     if resolved not in hashes:
-        hashes[resolved] = hash_of(path)
+        hashes[resolved] = hash_of_input(path, files.sha256)
     return hashes[resolved]
 
 

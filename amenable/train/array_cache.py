@@ -33,8 +33,9 @@ from amenable.data.lazy import Array
 from amenable.data.readers import list_files
 from amenable.data.sharded_array import ShardedArray
 from amenable.data.sources import Loaded
+from amenable.data.urls import content_hash, size_of
 from amenable.errors import InputError
-from amenable.hash_cache import cache_folder, cached_sha256
+from amenable.hash_cache import cache_folder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.array_folder import (
     ArrayFiles,
@@ -80,7 +81,7 @@ def read_arrays(
     """Return the arrays of a source, made now or before, by name. InputError as `conversion.read`, for a source that
     changes while it is read, and for a cache without room."""
     files = [file for file in list_files(path) if isinstance(file, Path)]
-    sizes = [file.stat().st_size for file in files]
+    sizes = [size_of(file) for file in files]
     if sum(sizes) < hash_cache.LARGE:
         return arrays_in_memory(path, conversion, rejected, progress, columns)
     root = cache_folder() / "tokens"
@@ -132,7 +133,7 @@ def divide(sizes: Sequence[int]) -> list[range]:
 def key_of(files: Sequence[Path], conversion: Conversion, columns: Sequence[str]) -> str:
     """Return the name of the folder of some files' arrays."""
     kinds = [amenable.__version__, sys.byteorder, dict(conversion.types), list(conversion.key)]
-    return hash_json([*kinds, list(columns), [(file.name, cached_sha256(file)) for file in files]])
+    return hash_json([*kinds, list(columns), [(file.name, content_hash(file)) for file in files]])
 
 
 def hash_json(value: Any) -> str:

@@ -22,11 +22,11 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
-from amenable import hash_cache
 from amenable.data.lazy import Array
 from amenable.data.readers import Source
 from amenable.data.record import Usage
 from amenable.data.sources import Loaded, Rejected
+from amenable.data.urls import state_of
 from amenable.errors import InputError
 from amenable.files import disk_errors, sync_file, sync_folder, write_text
 from amenable.hash_cache import cached_sha256
@@ -109,11 +109,11 @@ def build(
     columns: Sequence[str] = (),
 ) -> None:
     """Write the arrays of some files into a folder. InputError for files that change while they are read."""
-    before = [hash_cache.file_state(file) for file in files]
+    before = [state_of(file) for file in files]
 
     def write(arrays: ArrayFiles) -> dict[str, Any]:
         loaded = convert(files, conversion, arrays, sum(state["bytes"] for state in before), progress, columns)
-        if [hash_cache.file_state(file) for file in files] != before:
+        if [state_of(file) for file in files] != before:
             source = files[0].parent if len(files) > 1 else files[0]
             raise InputError("has changed while it was read", source, "repeat the command once it is whole")
         return facts_of(loaded)

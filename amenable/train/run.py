@@ -28,9 +28,10 @@ import torch
 import yaml
 
 from amenable import __version__, processes
+from amenable.data.input_hash import count_files, describe_change, hash_of_input
+from amenable.data.urls import to_path
 from amenable.errors import InputError, Interrupted
-from amenable.files import MANIFEST, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
-from amenable.hash_cache import cached_sha256
+from amenable.files import MANIFEST, remove_temporaries, sync_folder, write_manifest, write_text
 from amenable.model_folder import bases_of
 from amenable.ranks import is_first
 from amenable.train import checkpoint, failed_rewards, prolong, trackers
@@ -79,7 +80,7 @@ class Run:
         they train a model."""
         join_processes(stage, config)
         self.out, self.stage, self.config = Path(out), stage, config
-        self.inputs = {name: Path(path) for name, path in (inputs or {}).items() if path is not None}
+        self.inputs = {name: to_path(path) for name, path in (inputs or {}).items() if path is not None}
         self.addresses = dict(addresses or {})
         for name, path in list(self.inputs.items()):
             self.inputs |= bases_of(name, path)
@@ -179,7 +180,7 @@ class Run:
 
     def check_same(self) -> None:
         """Raise InputError for a run of another stage, other options, or inputs that have changed since."""
-        old, old_inputs = read_begun(self.out)
+        old, old_lineage = read_begun(self.out)
         new = yaml.safe_load(self.yaml())
         if not old.keys() - new.keys():  # else an option may have been renamed
             old = {**plain_defaults(self.config), **old}
@@ -190,11 +191,12 @@ class Run:
         if differing and not self.longer:
             changes = ", ".join(f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in differing)
             raise InputError(f"was begun with other options: {changes}", self.out, "repeat them, or give another --out")
-        changed = [name for name, fact in self.lineage()["inputs"].items() if old_inputs.get(name) != fact]
+        lineage = self.lineage()
+        changed = [name for name, fact in lineage["inputs"].items() if old_lineage["inputs"].get(name) != fact]
         changed = [name for name in changed if not failed_rewards.is_mended(self.out, self.inputs[name])]
         if changed:
-            problem = f"was begun with other {', '.join(changed)}: the content has changed"
-            raise InputError(problem, self.out, "restore it, or give another --out")
+            changes = describe_change(changed, old_lineage.get("files", {}), lineage["files"])
+            raise InputError(changes, self.out, "restore it, or give another --out")
 
     def steps(self, total: int, state: Mapping[str, checkpoint.Stateful], save_steps: int = 0) -> Iterator[int]:
         """Restore `state` and yield the remaining steps; save every `save_steps` (0: never) and when stopped."""
@@ -373,12 +375,12 @@ class Run:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def lineage(self) -> dict[str, Any]:
-        """Return the hash of every input, and the versions of amenable, torch and Python."""
-        hashes = {name: hash_of(path, cached_sha256) for name, path in self.inputs.items()}
+        """Return the hash and number of files of every input, and the versions of amenable, torch and Python."""
         inputs: dict[str, Any] = {name: {"path": url, "sha256": None} for name, url in self.addresses.items()}
-        inputs |= {name: {"path": str(path), "sha256": hashes[name]} for name, path in self.inputs.items()}
+        inputs |= {name: {"path": str(path), "sha256": hash_of_input(path)} for name, path in self.inputs.items()}
         versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
-        return {"stage": self.stage, "inputs": inputs, "versions": versions}
+        files = {name: count_files(path) for name, path in self.inputs.items()}
+        return {"stage": self.stage, "inputs": inputs, "files": files, "versions": versions}
 
 
 def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:

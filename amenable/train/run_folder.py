@@ -51,12 +51,12 @@ def is_same(old: Any, new: Any) -> bool:
 
 
 def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options of an existing run and the hashes of its inputs. InputError if they cannot be read."""
+    """Return the options of an existing run and its lineage. InputError if they cannot be read."""
     try:
         options = yaml.safe_load((out / OPTIONS).read_text("utf-8"))
-        inputs = json.loads((out / LINEAGE).read_text("utf-8"))["inputs"]
+        lineage = json.loads((out / LINEAGE).read_text("utf-8"))
+        if isinstance(options, dict) and isinstance(lineage["inputs"], dict):
+            return options, lineage
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        options = inputs = None
-    if not isinstance(options, dict) or not isinstance(inputs, dict):
-        raise InputError("holds something that is not a run", out, "give --out another folder")
-    return options, inputs
+        pass
+    raise InputError("holds something that is not a run", out, "give --out another folder")
