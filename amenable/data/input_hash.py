@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from amenable.data.readers import fixed_root, is_pattern, list_files
 from amenable.data.urls import UrlPath, content_hash
@@ -23,6 +24,16 @@ def hash_of_input(path: Path, hash_file: Callable[[Path], str] = cached_sha256) 
         name = str(file) if isinstance(file, UrlPath) else file.relative_to(fixed_root(path)).as_posix()
         digest.update(f"{name}:{content_hash(file) if isinstance(file, UrlPath) else hash_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def input_facts(inputs: Mapping[str, Path], addresses: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what a run's lineage has of its inputs: "inputs", the path and hash of each, and "files", their number.
+
+    addresses: inputs that are no files, such as a model behind an API.
+    """
+    facts: dict[str, Any] = {name: {"path": url, "sha256": None} for name, url in addresses.items()}
+    facts |= {name: {"path": str(path), "sha256": hash_of_input(path)} for name, path in inputs.items()}
+    return {"inputs": facts, "files": {name: count_files(path) for name, path in inputs.items()}}
 
 
 def count_files(path: Path) -> int:

@@ -28,7 +28,7 @@ import torch
 import yaml
 
 from amenable import __version__, processes
-from amenable.data.input_hash import count_files, describe_change, hash_of_input
+from amenable.data.input_hash import describe_change, input_facts
 from amenable.data.urls import to_path
 from amenable.errors import InputError, Interrupted
 from amenable.files import MANIFEST, remove_temporaries, sync_folder, write_manifest, write_text
@@ -376,11 +376,8 @@ class Run:
 
     def lineage(self) -> dict[str, Any]:
         """Return the hash and number of files of every input, and the versions of amenable, torch and Python."""
-        inputs: dict[str, Any] = {name: {"path": url, "sha256": None} for name, url in self.addresses.items()}
-        inputs |= {name: {"path": str(path), "sha256": hash_of_input(path)} for name, path in self.inputs.items()}
         versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
-        files = {name: count_files(path) for name, path in self.inputs.items()}
-        return {"stage": self.stage, "inputs": inputs, "files": files, "versions": versions}
+        return {"stage": self.stage, **input_facts(self.inputs, self.addresses), "versions": versions}
 
 
 def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:

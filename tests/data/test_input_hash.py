@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from amenable.data.input_hash import count_files, describe_change, hash_of_input
+from amenable.data.input_hash import count_files, describe_change, hash_of_input, input_facts
 from amenable.data.readers import list_files
 from amenable.data.urls import to_path
 from amenable.errors import InputError
@@ -60,6 +60,12 @@ def test_urls_have_a_hash_of_addresses_and_states() -> None:
     fs.pipe("/hashes/c.txt", b"three")
     assert hash_of_input(folder) != before and count_files(folder) == 3
     fs.rm("/hashes", recursive=True)
+
+
+def test_a_lineage_has_paths_hashes_and_numbers_of_files(folder: Path) -> None:
+    facts = input_facts({"data": folder}, {"judge": "http://host"})
+    assert facts["inputs"]["data"] == {"path": str(folder), "sha256": hash_of(folder)}
+    assert facts["inputs"]["judge"] == {"path": "http://host", "sha256": None} and facts["files"] == {"data": 5}
 
 
 def test_another_number_of_files_is_named() -> None:

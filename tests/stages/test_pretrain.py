@@ -1,5 +1,7 @@
 """`amenable pretrain`: the loss falls far below log V, and a run in two halves is the run in one."""
 
+import gzip
+import io
 import json
 import math
 from collections.abc import Callable
@@ -11,7 +13,9 @@ import pytest
 import torch
 import yaml
 
-from amenable.errors import InputError
+from amenable import hash_cache
+from amenable.data.readers import list_files
+from amenable.errors import InputError, Interrupted
 from amenable.models.lora import LoraOptions
 from amenable.stages import pretrain, tokenizer
 from amenable.text.tokenizer import Tokenizer
@@ -153,3 +157,38 @@ def test_what_does_not_belong_to_the_model_is_refused(
     ):
         with pytest.raises(InputError, match=message):
             pretrain.run(replace(further, **change))
+
+
+def test_a_run_on_shards_behind_a_url_is_the_run_on_one_file(
+    short: pretrain.Config,
+    stop_at: Callable[[int], None],
+    outcome: Callable[[Path], dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Shards of three kinds, tokenized one by one; after a stop it refuses another number of them, and goes on."""
+    fs = pytest.importorskip("fsspec").filesystem("memory")
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    zstandard = pytest.importorskip("zstandard")
+    (file,) = list_files(short.data)
+    rows, last = Path(file).read_bytes().splitlines(keepends=True), io.BytesIO()
+    parquet.write_table(arrow.Table.from_pylist([json.loads(row) for row in rows[200:]]), last)
+    shards = {
+        "0.jsonl.zst": zstandard.compress(b"".join(rows[:100])),
+        "1.jsonl.gz": gzip.compress(b"".join(rows[100:200])),
+    }
+    fs.pipe({f"/shards/{name}": content for name, content in {**shards, "2.parquet": last.getvalue()}.items()})
+    expected = outcome(pretrain.run(replace(short, out=tmp_path / "whole", max_steps=4)))
+    monkeypatch.setenv("AMENABLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hash_cache, "LARGE", 1)
+    config = replace(short, data=("memory://shards/*",), max_steps=4)
+    stop_at(2)
+    with pytest.raises(Interrupted):
+        pretrain.run(config)
+    fs.pipe("/shards/3.jsonl", rows[0])
+    with pytest.raises(InputError, match="was begun with other files: data had 3 and has 4; restore it, or give"):
+        pretrain.run(config)
+    fs.rm("/shards/3.jsonl")
+    assert outcome(pretrain.run(config)) == expected
+    assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 4, "three shards, and what is joined"
+    fs.rm("/shards", recursive=True)

@@ -37,7 +37,7 @@ def test_what_has_begun_is_read_or_refused(tmp_path: Path) -> None:
         run_folder.read_begun(tmp_path)
     (tmp_path / run_folder.OPTIONS).write_text("command: sft", "utf-8")
     (tmp_path / run_folder.LINEAGE).write_text('{"inputs": {"data": 1}}', "utf-8")
-    assert run_folder.read_begun(tmp_path) == ({"command": "sft"}, {"data": 1})
+    assert run_folder.read_begun(tmp_path) == ({"command": "sft"}, {"inputs": {"data": 1}})
 
 
 def test_a_list_of_an_item_is_that_item() -> None:
