@@ -11,8 +11,8 @@ from amenable.errors import InputError
 CONFIG, ADAPTER_CONFIG, ADAPTER = "config.json", "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FOLDER = "adapter"
 """in a run's folder: its adapters as peft's files; the model itself has them merged"""
-PROMPT_TUNING = "PROMPT_TUNING"
-"""peft_type of adapters that are virtual tokens before every row"""
+PROMPT_TUNING, PREFIX_TUNING = "PROMPT_TUNING", "PREFIX_TUNING"
+"""peft_type of adapters that are virtual tokens before every row: as embeddings, or keys and values of every layer"""
 NAME_BASE = "write the folder of its base model there as base_model_name_or_path"
 
 
@@ -62,8 +62,8 @@ def adapter_fields(folder: Path) -> dict[str, Any]:
 
 
 def is_prompt(folder: Path) -> bool:
-    """Return True for an adapter that is virtual tokens before every row (prompt tuning)."""
-    return is_adapter(folder) and adapter_fields(folder).get("peft_type") == PROMPT_TUNING
+    """Return True for an adapter that is virtual tokens before every row (prompt or prefix tuning)."""
+    return is_adapter(folder) and adapter_fields(folder).get("peft_type") in (PROMPT_TUNING, PREFIX_TUNING)
 
 
 def count_virtual_tokens(folder: Path) -> int:

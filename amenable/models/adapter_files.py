@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from amenable.errors import InputError
 from amenable.files import write_file, write_text
-from amenable.model_folder import ADAPTER, ADAPTER_CONFIG, adapter_fields, count_virtual_tokens, is_prompt
+from amenable.model_folder import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    PREFIX_TUNING,
+    adapter_fields,
+    count_virtual_tokens,
+    is_prompt,
+)
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import read_json_object
@@ -45,7 +52,7 @@ CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     """Write adapter_model.safetensors and adapter_config.json, as peft reads them."""
-    has_prompt = decoder_of(model).prompt_embeddings is not None
+    has_prompt = decoder_of(model).virtual_tokens is not None
     fields, tensors = prompt_files(model) if has_prompt else lora_files(model)
     if isinstance(model, ScalarModel):
         fields["score_bias"] = model.score.bias.item()  # ours: peft's heads have none
@@ -134,8 +141,9 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 def describe_adapter(folder: Path) -> str:
     """Return a line on an adapter: rank, scale and layers, or virtual tokens; and base."""
     if is_prompt(folder):
-        count, base = count_virtual_tokens(folder), adapter_fields(folder).get("base_model_name_or_path")
-        return f"prompt tuning: {count} virtual tokens before every row of {base}"
+        fields, count = adapter_fields(folder), count_virtual_tokens(folder)
+        kind = "prefix tuning" if fields["peft_type"] == PREFIX_TUNING else "prompt tuning"
+        return f"{kind}: {count} virtual tokens before every row of {fields.get('base_model_name_or_path')}"
     fields, options = read_json_object(folder / ADAPTER_CONFIG), read_options(folder / ADAPTER_CONFIG)
     targets = fields.get("target_modules") or ALL
     names = targets if isinstance(targets, str) else " ".join(sorted(targets))
@@ -190,7 +198,7 @@ def read_options(file: Path) -> LoraOptions:
     """Read adapter_config.json; InputError for kinds of adapters that are not read."""
     fields = read_json_object(file)
     if fields.get("peft_type") != "LORA":
-        raise InputError(f"is {fields.get('peft_type')}", file, "LoRA, DoRA and prompt tuning are read")
+        raise InputError(f"is {fields.get('peft_type')}", file, "LoRA, DoRA, prompt and prefix tuning are read")
     strange = [name for name in NOT_READ if fields.get(name)]
     if fields.get("bias", "none") != "none":
         strange.append("bias")

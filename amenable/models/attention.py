@@ -203,6 +203,20 @@ def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> 
     return attend
 
 
+def prefix_rows(prefix: Tensor, inside: Attend) -> Attend:
+    """Return attention `inside` a batch whose rows begin with virtual tokens, given as keys and values
+    [layers, 2, P, K, W], which have no query: the other tokens' outputs [N, H W]."""
+    pairs, count = prefix.unbind(), prefix.shape[2]
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        keys, values = pairs[layer].to(k.dtype).unbind()
+        unread = q.new_zeros(count, *q.shape[1:])
+        out = inside(layer, torch.cat([unread, q]), torch.cat([keys, k]), torch.cat([values, v]), window)
+        return out[count:]
+
+    return attend
+
+
 def select_rows(x: Tensor, at: Tensor | None) -> Tensor:
     """Return the rows of x with index `at` [M], or all rows."""
     return x if at is None else x.index_select(0, at)

@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ from amenable.models.attention import (
     Rotation,
     attend_rows,
     prefill_rows,
+    prefix_rows,
     rotate,
     rounded,
     select_rows,
@@ -45,7 +46,7 @@ from amenable.models.config import DecoderConfig
 from amenable.models.dropout import dropout
 from amenable.models.language_model import LanguageModel
 from amenable.models.layout import Layout
-from amenable.models.norms import RmsNorm
+from amenable.models.norms import RmsNorm, norm, norm_heads
 from amenable.models.packed_linear import PackedLinear
 from amenable.models.rope import rotary
 from amenable.models.swiglu import swiglu
@@ -71,7 +72,9 @@ class Decoder(LanguageModel):
         self.adapter_base = ""
         """name of the model that adapters are on, where there are any"""
         self.prompt_embeddings: nn.Parameter | None = None
-        """of virtual tokens before every row [P, D] (prompt tuning); set by `set_prompt`"""
+        """of virtual tokens before every row [P, D] (prompt tuning); set by `set_virtual_tokens`"""
+        self.prefix_keys_values: nn.Parameter | None = None
+        """of virtual tokens before every row, in every layer [P, layers * 2 * K * W] (prefix tuning); set as those"""
         self.new_embeddings: nn.Parameter | None = None
         """of the last tokens, which train beside a frozen matrix (models/new_tokens.py)"""
         learned = config.positions == "learned"
@@ -119,8 +122,8 @@ class Decoder(LanguageModel):
         With `at` the last layer's MLP is computed for M tokens instead of N.
 
         With a cache this is a prefill: row b of the batch overwrites cache row rows[b] (None: row b) from slot 0 on.
-        Virtual tokens are computed once, before the ids, and have no hidden state here. Raises InputError for a row
-        longer than the context or the cache.
+        Virtual tokens are computed once, before the ids, or are keys and values as they are; they have no hidden state
+        here. Raises InputError for a row longer than the context or the cache.
         """
         if ids.numel() != layout.tokens:
             raise ValueError(f"{ids.numel()} ids for a layout of {layout.tokens} tokens")
@@ -129,17 +132,19 @@ class Decoder(LanguageModel):
         if layout.longest > room:
             row, limit = layout.lengths.index(layout.longest), "context" if cache is None else "cache"
             raise InputError(f"row {row} has {layout.longest} tokens; the {limit} holds {room}", how="shorten it")
-        x = self.embed(ids)
-        if self.prompt_embeddings is not None:
-            x, layout = torch.cat([self.prompt_embeddings, x]), layout.after(virtual)
-            at = None if at is None else at + virtual
-        attend: Attend = partial(attend_rows, layout)
+        x, layout = self.embed(ids), layout.after(virtual) if virtual else layout
+        positions, attend = layout.positions, cast(Attend, partial(attend_rows, layout))
         if cache is not None:
             rows = torch.arange(len(layout.lengths), device=ids.device) if rows is None else rows
             attend = prefill_rows(cache, rows, layout, attend)
             cache.lengths[rows] = torch.tensor(layout.lengths, device=ids.device)
-        hidden = self.apply_layers(x, layout.positions, attend, at)
-        return hidden[virtual:] if virtual and at is None else hidden
+        if self.prompt_embeddings is not None:
+            x = torch.cat([self.prompt_embeddings, x])
+            hidden = self.apply_layers(x, positions, attend, None if at is None else at + virtual)
+            return hidden[virtual:] if at is None else hidden
+        if self.prefix_keys_values is not None:
+            positions, attend = positions[virtual:], prefix_rows(self.prefix(self.prefix_keys_values), attend)
+        return self.apply_layers(x, positions, attend, at)
 
     def step(self, ids: Tensor, cache: Cache, rows: Tensor | None = None) -> Tensor:
         """Append one token to each of R cache rows, ids [R] -> hidden states [R, D]; advances cache.lengths.
@@ -158,16 +163,27 @@ class Decoder(LanguageModel):
     @property
     def num_virtual_tokens(self) -> int:
         """Virtual tokens before every row; the context is what they leave."""
-        return 0 if self.prompt_embeddings is None else len(self.prompt_embeddings)
+        return 0 if self.virtual_tokens is None else len(self.virtual_tokens)
 
-    def set_prompt(self, embeddings: nn.Parameter | None) -> None:
-        """Put virtual tokens of these embeddings [P, D] before every row, in place of others, or none. InputError where
-        they leave no context."""
+    @property
+    def virtual_tokens(self) -> nn.Parameter | None:
+        """The trained numbers of virtual tokens before every row, of prompt or of prefix tuning; None without."""
+        return self.prefix_keys_values if self.prompt_embeddings is None else self.prompt_embeddings
+
+    def set_virtual_tokens(self, tokens: nn.Parameter | None, every_layer: bool = False) -> None:
+        """Put virtual tokens before every row, in place of others, or none: embeddings [P, D], or with `every_layer`
+        keys and values [P, layers * 2 * K * W]. InputError where they leave no context."""
         context = self.config.context_length + self.num_virtual_tokens
-        count = 0 if embeddings is None else len(embeddings)
+        count = 0 if tokens is None else len(tokens)
         if count >= context:
             raise InputError(f"{count} virtual tokens leave nothing of a context of {context}", how="take fewer")
-        self.config, self.prompt_embeddings = replace(self.config, context_length=context - count), embeddings
+        self.config = replace(self.config, context_length=context - count)
+        self.prompt_embeddings, self.prefix_keys_values = (None, tokens) if every_layer else (tokens, None)
+
+    def prefix(self, keys_values: Tensor) -> Tensor:
+        """Return keys and values of prefix tuning by layer [layers, 2, P, K, W], rounded as a cache rounds them."""
+        shape = self.config.num_layers, 2, self.config.kv_head_count, self.config.head_size
+        return rounded(keys_values, self.product_dtype).unflatten(1, shape).permute(1, 2, 0, 3, 4)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return the embeddings of ids, [N] -> [N, D]."""
@@ -239,10 +255,13 @@ class Decoder(LanguageModel):
 
     def new_cache(self, rows: int, length: int) -> Cache:
         """Return an empty cache in the dtype in which keys and values are computed."""
-        weight = self.unembedding
-        kind = weight.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        return Cache(self.config, rows, length, weight.device, dtype, self.num_virtual_tokens)
+        return Cache(self.config, rows, length, self.device, self.product_dtype, self.num_virtual_tokens)
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """The dtype of matrix products: autocast's, or that of the weights."""
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.unembedding.dtype
 
     def padded_logits(self, hidden: Tensor) -> Tensor:
         """Return logits with those of the padding rows, as transformers does, [..., D] -> [..., V]."""
@@ -314,13 +333,6 @@ class Attention(nn.Module):
         return self.out(select_rows(attend(self.index, q, k, v, self.window), at).to(dtype))
 
 
-def norm_heads(heads: Tensor, norm: RmsNorm) -> Tensor:
-    """Apply a norm as wide as a head, or as all heads of a token, [N, H, W] -> [N, H, W]."""
-    if norm.weight.numel() == heads.shape[-1]:
-        return norm(heads)
-    return norm(heads.flatten(1)).view(heads.shape)
-
-
 class Mlp(nn.Module):
     """MLP: down(gelu(up(x))) (GPT), or down(silu(gate(x)) * up(x)) with gate and up in one product (SwiGLU)."""
 
@@ -346,10 +358,8 @@ class Mlp(nn.Module):
 
 
 def is_plain(linear: nn.Module) -> bool:
-    """Return True for a linear layer that is its weight and bias alone: no adapter, parametrization or hook on it.
-
-    Only such a layer may be computed or stored in another way than by calling it.
-    """
+    """Return True for a linear layer that is its weight and bias alone, without adapter, parametrization or hook: only
+    such a layer may be computed or stored in another way than by calling it."""
     return type(linear) is nn.Linear and not has_hooks(linear)
 
 
@@ -375,21 +385,13 @@ def linear_gelu(x: Tensor, linear: nn.Linear | PackedLinear, form: str = "tanh")
     return product(x.to(linear.weight.dtype), linear.weight, linear.bias, "gelu", [], form)
 
 
-def norm(config: DecoderConfig) -> nn.Module:
-    """Build the configured norm over hidden_size."""
-    if config.norm == "rms":
-        return RmsNorm(config.hidden_size, config.norm_eps)
-    return nn.LayerNorm(config.hidden_size, config.norm_eps)
-
-
 def normal(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:
     """Draw N(0, std^2) on the generator's device."""
     return torch.empty(shape, device=generator.device).normal_(0, std, generator=generator)
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """Build an embedding without drawn weights: drawing on the meta device loads torch's compiler, a second per
-    process."""
+    """Build an embedding without drawn weights: drawing on the meta device loads torch's compiler, a second."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 

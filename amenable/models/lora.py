@@ -269,7 +269,7 @@ def adapters(model: nn.Module) -> dict[str, LoraLinear]:
 
 def has_adapters(model: Decoder | ScalarModel) -> bool:
     """Return True for a model with adapters in its layers, or with virtual tokens before its rows."""
-    return bool(adapters(model)) or decoder_of(model).prompt_embeddings is not None
+    return bool(adapters(model)) or decoder_of(model).virtual_tokens is not None
 
 
 def merge_adapters(model: Decoder | ScalarModel) -> None:
@@ -285,7 +285,7 @@ def merge_adapters(model: Decoder | ScalarModel) -> None:
 def without_adapters(decoder: Decoder) -> Decoder:
     """Return the decoder without its adapters and virtual tokens; the weights are shared, not copied."""
     twin = sharing_copy(decoder)
-    twin.set_prompt(None)
+    twin.set_virtual_tokens(None)
     for name, layer in adapters(twin).items():
         set_submodule(twin, name, layer.base)
     return twin
@@ -317,9 +317,9 @@ def copy_to_train(model: ScalarModel) -> ScalarModel:
 
 def own_weights(model: ScalarModel) -> list[nn.Parameter]:
     """Return the weights of a model's head, of its layers' adapters, and of its virtual tokens."""
-    prompt = [] if model.decoder.prompt_embeddings is None else [model.decoder.prompt_embeddings]
+    tokens = [] if model.decoder.virtual_tokens is None else [model.decoder.virtual_tokens]
     layers = (weight for layer in adapters(model).values() for weight in (layer.a, *layer.b, *layer.m))
-    return [*model.score.parameters(), *layers, *prompt]
+    return [*model.score.parameters(), *layers, *tokens]
 
 
 def set_submodule(module: nn.Module, name: str, value: nn.Module) -> None:

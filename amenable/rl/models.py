@@ -76,8 +76,9 @@ def load_critic(models: Models, options: OnlineOptions) -> ScalarModel:
         critic = copy_to_train(starts[0].model) if shares else critic_of(starts[0], models)
     else:
         critic = ScalarModel.from_decoder(without_adapters(models.policy))
-        if (prompt := models.policy.prompt_embeddings) is not None:
-            critic.decoder.set_prompt(nn.Parameter(prompt.detach().clone()))
+        if (tokens := models.policy.virtual_tokens) is not None:
+            every_layer = models.policy.prefix_keys_values is not None
+            critic.decoder.set_virtual_tokens(nn.Parameter(tokens.detach().clone()), every_layer)
     if not has_adapters(critic):
         own = replace(options, seed=derive_seed(options.seed, "critic"), frozen_layers=0)
         own.adapt(critic, options.model, models.tokenizer, models.runtime)

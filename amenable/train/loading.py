@@ -159,7 +159,7 @@ def add_adapters(
     virtual_tokens: VirtualTokens | None = None,
 ) -> None:
     """Freeze the embeddings and the lowest layers, and with a rank all weights but adapters above, drawn by the seed;
-    with virtual tokens all weights but their embeddings.
+    with virtual tokens all weights but theirs.
 
     In a bf16 run with adapters the frozen matrices are stored in bf16, in which their products are; `save_model` reads
     them again. InputError for tokens whose embeddings nothing would train, and for a model with virtual tokens where
@@ -171,7 +171,8 @@ def add_adapters(
         problem = f"the chat template adds {new_tokens} tokens, whose embeddings {why}"
         raise InputError(problem, folder, "train all weights, or start from a chat model")
     if (count := lora.decoder_of(model).num_virtual_tokens) and not (virtual_tokens and is_prompt(folder)):
-        hint = f"train them alone, with --prompt-tuning {count}, or name the model that they are for"
+        option = prompt_tuning.virtual_tokens_of(lora.decoder_of(model)).option
+        hint = f"train them alone, with {option}, or name the model that they are for"
         hint = hint if is_prompt(folder) else "name a model without any"
         raise InputError(f"has {count} virtual tokens, which other weights cannot be trained with", folder, hint)
     freeze(model, frozen_layers)
@@ -208,7 +209,7 @@ def save_model(
     if decoder.origin is not None:
         original = {name: decoder.origin.get(f"{name}_token_id") for name in ids}
         ids = original | ({"pad": tokenizer.pad_id} if scalar else {})
-    if decoder.prompt_embeddings is not None:
+    if decoder.virtual_tokens is not None:
         restore_matrices(decoder)
         if is_first():
             with disk_errors(folder):
@@ -258,7 +259,7 @@ def restore_matrices(decoder: Decoder) -> None:
 def require_base(decoder: Decoder) -> None:
     """Raise InputError for a decoder with virtual tokens whose weights are no longer those of the folder that they are
     for: it is saved without them."""
-    if decoder.prompt_embeddings is None:
+    if decoder.virtual_tokens is None:
         return
     stored = dict(pretrained.load_decoder(Path(decoder.adapter_base), decoder.unembedding.device).named_parameters())
     ours = lora.without_adapters(decoder).named_parameters()

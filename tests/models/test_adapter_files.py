@@ -96,7 +96,7 @@ def edited(folder: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "IA3"}, "is IA3; LoRA, DoRA and prompt tuning are read"),
+        ({"peft_type": "IA3"}, "is IA3; LoRA, DoRA, prompt and prefix tuning are read"),
         ({"use_dora": True}, r"lora_magnitude_vector is \[0\] where the base needs \[32\]"),
         ({"rank_pattern": {"q_proj": 8}}, r"q_proj.lora_A.weight is \[4, 32\] where the base needs \[8, 32\]"),
         ({"layer_replication": [[0, 1]]}, "has layer_replication"),

@@ -1,7 +1,7 @@
-"""Prompt tuning: virtual tokens are tokens before every row, wherever the decoder goes; peft's files both ways."""
+"""Prompt and prefix tuning: virtual tokens are tokens before every row, wherever the decoder goes; peft's files both
+ways."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -28,13 +28,22 @@ from tests.models.adapted import GPT, IDS, LLAMA, logits
 
 WINDOWED = replace(LLAMA, window=4, local_layers=(0,), scale_embeddings=True, norm_placement="sandwich", qk_norm=True)
 configs = pytest.mark.parametrize("config", [GPT, LLAMA, WINDOWED], ids=["gpt", "llama", "windowed"])
+kinds = pytest.mark.parametrize("every_layer", [False, True], ids=["prompt", "prefix"])
 FRONT = [60, 3, 41, 7, 58]
 """tokens as which the virtual ones start here: before them, rows are those of a decoder without any"""
 
 
-def with_prompt(config: DecoderConfig = LLAMA, ids: list[int] = FRONT) -> Decoder:
+def with_prompt(config: DecoderConfig = LLAMA, ids: list[int] = FRONT, every_layer: bool = False) -> Decoder:
     decoder = Decoder(config).eval()
-    add_prompt(decoder, VirtualTokens(len(ids), ids), seed=0, base="somewhere/base")
+    add_prompt(decoder, VirtualTokens(len(ids), ids, every_layer), seed=0, base="somewhere/base")
+    return decoder
+
+
+def moved(decoder: Decoder, size: float = 0.5) -> Decoder:
+    """The decoder with its virtual tokens far from their first values."""
+    with torch.no_grad():
+        tokens = decoder.virtual_tokens
+        tokens.add_(size * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(4)))
     return decoder
 
 
@@ -70,6 +79,36 @@ def test_virtual_tokens_are_tokens_before_every_row_in_values_and_gradients(conf
     )
 
 
+@configs
+def test_a_prefix_is_keys_and_values_before_those_of_every_row(config: DecoderConfig) -> None:
+    """As tokens in front at first; then, far from these, as attention written out, in values and gradients."""
+    decoder, lengths = with_prompt(config, every_layer=True), [5, 1, 6]
+    first = own(Decoder(config).eval()(*in_front(IDS, lengths)), lengths)
+    torch.testing.assert_close(decoder(IDS, Layout.of(lengths)), first, rtol=1e-4, atol=1e-5)
+    above = torch.randn(12, 32, generator=torch.Generator().manual_seed(1))
+    ours = moved(decoder)(IDS, Layout.of(lengths))
+    (ours * above).sum().backward()
+    assert {n for n, p in decoder.named_parameters() if p.grad is not None} == {"prefix_keys_values"}
+    weights = decoder.prefix_keys_values.detach().clone().requires_grad_()
+    pairs = weights.view(len(FRONT), config.num_layers, 2, config.kv_head_count, config.head_size)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        k, v = (torch.cat([pairs[:, layer, i], x]) for i, x in enumerate((k, v)))
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        scores = torch.einsum("qhw,khw->hqk", q, k) / q.shape[-1] ** 0.5
+        distance = torch.arange(len(q))[:, None] + len(FRONT) - torch.arange(len(k))
+        hidden = (distance < 0) | (distance >= (window or len(k)))
+        return torch.einsum("hqk,khw->qhw", scores.masked_fill(hidden, float("-inf")).softmax(-1), v).flatten(1)
+
+    rows = [
+        decoder.apply_layers(decoder.embed(row), torch.arange(len(row)) + len(FRONT), attend)
+        for row in IDS.split(lengths)
+    ]
+    torch.testing.assert_close(ours, torch.cat(rows), rtol=1e-4, atol=1e-5)
+    expected = torch.autograd.grad((torch.cat(rows) * above).sum(), weights)[0]
+    torch.testing.assert_close(decoder.prefix_keys_values.grad, expected, rtol=1e-3, atol=1e-4)
+
+
 def attend(layout: Layout, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
     from amenable.models.attention import attend_rows
 
@@ -81,9 +120,11 @@ def flat(rows: list[list[int]]) -> Tensor:
 
 
 @configs
-def test_a_shared_prefix_stays_shared_after_virtual_tokens(config: DecoderConfig) -> None:
+@kinds
+def test_a_shared_prefix_stays_shared_after_virtual_tokens(config: DecoderConfig, every_layer: bool) -> None:
     """A prompt with three completions, a row of its own, and one that begins as that."""
-    decoder, rows = with_prompt(config), [[*range(1, 10), *tail] for tail in ([20, 21], [22], [23, 24, 25])]
+    decoder = moved(with_prompt(config, every_layer=every_layer))
+    rows = [[*range(1, 10), *tail] for tail in ([20, 21], [22], [23, 24, 25])]
     rows += [[30, 31, 32, 33], [30, 31, 40]]
     shared = [rows[0], rows[1][9:], rows[2][9:], rows[3], rows[4][2:]]
     layout = Layout.of([len(row) for row in rows], prefix_lengths=[0, 9, 9, 0, 2])
@@ -95,14 +136,16 @@ def test_a_shared_prefix_stays_shared_after_virtual_tokens(config: DecoderConfig
     torch.testing.assert_close(at, together[layout.last_tokens], rtol=1e-5, atol=1e-6)
     gradients = []
     for hidden in (at, apart[last]):
-        gradients.append(torch.autograd.grad(hidden.square().sum(), decoder.prompt_embeddings)[0])
+        gradients.append(torch.autograd.grad(hidden.square().sum(), decoder.virtual_tokens)[0])
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 @configs
+@kinds
 @torch.inference_mode()
-def test_a_cache_holds_them_and_steps_go_on_after_them(config: DecoderConfig) -> None:
-    decoder, rows = with_prompt(config), [torch.arange(1, 11), torch.arange(20, 30), torch.arange(40, 50)]
+def test_a_cache_holds_them_and_steps_go_on_after_them(config: DecoderConfig, every_layer: bool) -> None:
+    decoder = moved(with_prompt(config, every_layer=every_layer))
+    rows = [torch.arange(1, 11), torch.arange(20, 30), torch.arange(40, 50)]
     prompts, cache = [4, 1, 6], Cache(decoder.config, 4, 10, virtual_tokens=len(FRONT))
     places = torch.tensor([3, 0, 1])
     decoder(torch.cat([row[:n] for row, n in zip(rows, prompts)]), Layout.of(prompts), cache, places)
@@ -116,9 +159,10 @@ def test_a_cache_holds_them_and_steps_go_on_after_them(config: DecoderConfig) ->
         decoder(torch.arange(11), Layout.of([11]), cache)
 
 
-def test_continuous_batches_of_samples_fill_the_context(make_decoder: Callable[..., Decoder]) -> None:
+@kinds
+def test_continuous_batches_of_samples_fill_the_context(every_layer: bool) -> None:
     """More requests than slots, several samples of each, up to the last token of what virtual tokens leave."""
-    plain, decoder = Decoder(GPT).eval(), with_prompt(GPT)
+    plain, decoder = Decoder(GPT).eval(), with_prompt(GPT, every_layer=every_layer)
     assert decoder.config.context_length == GPT.context_length - len(FRONT)
     prompts = [[1, 2, 3], [9], [4, 5, 6, 7], [8, 8]]
     room = decoder.config.context_length - 4
@@ -129,8 +173,9 @@ def test_continuous_batches_of_samples_fill_the_context(make_decoder: Callable[.
     assert max(len(a.ids) for group in ours for a in group) == room
 
 
-def test_they_are_kept_by_inference_copies_and_left_out_of_the_reference() -> None:
-    decoder = with_prompt()
+@kinds
+def test_they_are_kept_by_inference_copies_and_left_out_of_the_reference(every_layer: bool) -> None:
+    decoder = with_prompt(every_layer=every_layer)
     reference = without_adapters(decoder)
     assert reference.config == LLAMA and reference.num_virtual_tokens == 0
     assert torch.equal(logits(reference), logits(Decoder(LLAMA).eval()))
@@ -142,13 +187,14 @@ def test_they_are_kept_by_inference_copies_and_left_out_of_the_reference() -> No
     assert not torch.allclose(ours, logits(reference), atol=0.1)
 
 
-def test_checkpointed_activations_give_the_same_gradient() -> None:
-    decoder, gradients = with_prompt(), []
+@kinds
+def test_checkpointed_activations_give_the_same_gradient(every_layer: bool) -> None:
+    decoder, gradients = with_prompt(every_layer=every_layer), []
     for again in (False, True):
         decoder.checkpoint_activations = again
         decoder(IDS, Layout.of([5, 7])).square().sum().backward()
-        gradients.append(decoder.prompt_embeddings.grad.clone())
-        decoder.prompt_embeddings.grad = None
+        gradients.append(decoder.virtual_tokens.grad.clone())
+        decoder.virtual_tokens.grad = None
     assert torch.equal(*gradients)
 
 
@@ -162,10 +208,11 @@ def test_they_start_as_the_tokens_of_a_text_or_as_drawn_ones() -> None:
     assert decoder.num_virtual_tokens == 5 and with_prompt(WINDOWED).adapter_base == "somewhere/base"
 
 
-def test_a_context_without_room_is_refused() -> None:
+@kinds
+def test_a_context_without_room_is_refused(every_layer: bool) -> None:
     with pytest.raises(InputError, match="32 virtual tokens leave nothing of a context of 32; take fewer"):
-        add_prompt(Decoder(LLAMA), VirtualTokens(32), seed=0)
-    decoder = with_prompt()
+        add_prompt(Decoder(LLAMA), VirtualTokens(32, every_layer=every_layer), seed=0)
+    decoder = with_prompt(every_layer=every_layer)
     with pytest.raises(InputError, match="row 0 has 28 tokens; the context holds 27"):
         decoder(torch.zeros(28, dtype=torch.long), Layout.of([28]))
 
@@ -180,29 +227,31 @@ def test_virtual_tokens_of_a_model_go_on_and_cannot_become_others() -> None:
             InputError, match=r"has 5 virtual tokens already, .*; train them with --prompt-tuning 5 alone"
         ):
             add_prompt(decoder, other, seed=3)
+    with pytest.raises(InputError, match="has virtual tokens already, of --prompt-tuning 5; train them with"):
+        add_prompt(decoder, VirtualTokens(5, every_layer=True), seed=3)
 
 
-def saved(folder: Path, config: DecoderConfig = LLAMA) -> tuple[Decoder, Path]:
+def saved(folder: Path, config: DecoderConfig = LLAMA, every_layer: bool = False) -> tuple[Decoder, Path]:
     """A decoder with virtual tokens, and the folder of these, for a base that is saved."""
     pretrained.save(folder / "base", Decoder(config), eos_id=2, pad_id=0)
-    decoder = with_prompt(config)
-    with torch.no_grad():
-        decoder.prompt_embeddings.add_(0.5 * torch.randn(5, 32, generator=torch.Generator().manual_seed(4)))
+    decoder = moved(with_prompt(config, every_layer=every_layer))
     decoder.adapter_base = str(folder / "base")
     save_adapters(folder / "adapter", decoder)
     return decoder, folder / "adapter"
 
 
-def test_a_folder_of_virtual_tokens_is_a_model(tmp_path: Path) -> None:
-    decoder, folder = saved(tmp_path)
+@kinds
+def test_a_folder_of_virtual_tokens_is_a_model(tmp_path: Path, every_layer: bool) -> None:
+    decoder, folder = saved(tmp_path, every_layer=every_layer)
     loaded, base = pretrained.load_decoder(folder).eval(), pretrained.load_decoder(tmp_path / "base").eval()
     assert torch.equal(logits(loaded), logits(decoder)) and not torch.allclose(logits(base), logits(decoder), atol=0.05)
     assert pretrained.read_config(folder) == loaded.config and loaded.adapter_base == str(tmp_path / "base")
     on_base = pretrained.decoder_on(base, folder)
     assert torch.equal(logits(on_base), logits(decoder)) and base.num_virtual_tokens == 0
-    assert describe_adapter(folder) == f"prompt tuning: 5 virtual tokens before every row of {tmp_path / 'base'}"
+    kind, width = ("prefix", 2 * 2 * 2 * 8) if every_layer else ("prompt", 32)
+    assert describe_adapter(folder) == f"{kind} tuning: 5 virtual tokens before every row of {tmp_path / 'base'}"
     tensors = load_file(folder / "adapter_model.safetensors")
-    assert list(tensors) == ["prompt_embeddings"] and tensors["prompt_embeddings"].shape == (5, 32)
+    assert list(tensors) == ["prompt_embeddings"] and tensors["prompt_embeddings"].shape == (5, width)
 
 
 def test_a_plain_folder_cannot_hold_them(tmp_path: Path) -> None:
@@ -210,12 +259,13 @@ def test_a_plain_folder_cannot_hold_them(tmp_path: Path) -> None:
         pretrained.save(tmp_path, with_prompt())
 
 
+@kinds
 @torch.inference_mode()
-def test_a_reward_model_has_its_head_beside_them(tmp_path: Path) -> None:
+def test_a_reward_model_has_its_head_beside_them(tmp_path: Path, every_layer: bool) -> None:
     pretrained.save(tmp_path / "base", Decoder(LLAMA), eos_id=2, pad_id=0)
     model = ScalarModel.from_decoder(Decoder(LLAMA), torch.Generator().manual_seed(0)).eval()
     model.score.bias.fill_(0.7)
-    add_prompt(model, VirtualTokens(5), seed=1, base=str(tmp_path / "base"))
+    add_prompt(model, VirtualTokens(5, every_layer=every_layer), seed=1, base=str(tmp_path / "base"))
     assert model.score.weight.requires_grad and not model.decoder.token_embedding.weight.requires_grad
     save_adapters(tmp_path / "adapter", model)
     loaded, layout = pretrained.load_scalar(tmp_path / "adapter").eval(), Layout.of([5, 7])
@@ -295,39 +345,46 @@ PEFT_CONFIGS = [GPT, LLAMA, replace(LLAMA, scale_embeddings=True, activation="ge
 
 
 @pytest.mark.parametrize("config", PEFT_CONFIGS, ids=["gpt2", "llama", "gemma"])
+@kinds
 @torch.inference_mode()
-def test_peft_reads_them_with_the_same_logits(config: DecoderConfig, tmp_path: Path) -> None:
+def test_peft_reads_them_with_the_same_logits(config: DecoderConfig, every_layer: bool, tmp_path: Path) -> None:
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
-    decoder, folder = saved(tmp_path, config)
+    decoder, folder = saved(tmp_path, config, every_layer)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     theirs = peft.PeftModel.from_pretrained(theirs, folder).eval()
     ours = decoder.logits(decoder(IDS, Layout.of([12])))
-    torch.testing.assert_close(ours, theirs(IDS[None]).logits[0, 5:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, theirs(IDS[None]).logits[0, -12:], rtol=1e-5, atol=1e-5)
     greedy = generate(decoder, [IDS.tolist()], Sampling(temperature=0.0, max_new_tokens=8), eos_id=60)[0][0].ids
     answer = theirs.generate(input_ids=IDS[None], max_new_tokens=8, do_sample=False, eos_token_id=60)
     assert answer[0].tolist()[-len(greedy) :] == greedy
 
 
 @pytest.mark.parametrize("config", PEFT_CONFIGS, ids=["gpt2", "llama", "gemma"])
+@pytest.mark.parametrize("kind", ["prompt", "prefix", "projected prefix"])
 @torch.inference_mode()
-def test_files_of_peft_are_read_with_the_same_logits(config: DecoderConfig, tmp_path: Path) -> None:
+def test_files_of_peft_are_read_with_the_same_logits(config: DecoderConfig, kind: str, tmp_path: Path) -> None:
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     pretrained.save(tmp_path / "base", Decoder(config), eos_id=2, pad_id=0)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     options = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    if kind != "prompt":
+        projected = kind == "projected prefix"
+        options = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, prefix_projection=projected)
     theirs = peft.get_peft_model(theirs, options).eval()
     theirs.save_pretrained(tmp_path / "theirs")
     ours = pretrained.load_decoder(tmp_path / "theirs").eval()
-    expected = theirs(IDS[None]).logits[0, 4:]
+    expected = theirs(IDS[None]).logits[0, -12:]
     torch.testing.assert_close(ours.logits(ours(IDS, Layout.of([12]))), expected, rtol=1e-5, atol=1e-5)
 
 
+@kinds
 @torch.inference_mode()
-def test_rewards_are_those_of_peft_both_ways(tmp_path: Path) -> None:
+def test_rewards_are_those_of_peft_both_ways(every_layer: bool, tmp_path: Path) -> None:
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     pretrained.save(tmp_path / "base", Decoder(LLAMA), eos_id=2, pad_id=0)
     base = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
-    theirs = peft.get_peft_model(base, peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4)).eval()
+    options = peft.PrefixTuningConfig if every_layer else peft.PromptTuningConfig
+    theirs = peft.get_peft_model(base, options(task_type="SEQ_CLS", num_virtual_tokens=4)).eval()
     theirs.save_pretrained(tmp_path / "theirs")
     ours = pretrained.load_scalar(tmp_path / "theirs").eval()
     layout, expected = Layout.of([12]), theirs(input_ids=IDS[None]).logits[0]

@@ -144,7 +144,7 @@ def test_a_reward_of_a_whole_base_is_not_on_the_policys_few_bits(
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model.safetensors"),
         (lambda folder: edit(folder, base_model_name_or_path="nowhere"), "its base model 'nowhere' is no folder here"),
         (lambda folder: edit(folder, r=8), "where the base needs"),
-        (lambda folder: edit(folder, peft_type="IA3"), "is IA3; LoRA, DoRA and prompt tuning are read"),
+        (lambda folder: edit(folder, peft_type="IA3"), "is IA3; LoRA, DoRA, prompt and prefix tuning are read"),
     ],
 )
 def test_a_bad_adapter_is_one_line_and_nothing_is_made(
