@@ -11,6 +11,8 @@ from amenable.errors import InputError
 CONFIG, ADAPTER_CONFIG, ADAPTER = "config.json", "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FOLDER = "adapter"
 """in a run's folder: its adapters as peft's files; the model itself has them merged"""
+BASE_FOLDER = "base"
+"""in the folder of a classifier with virtual tokens: the classifier without them, which they are for"""
 PROMPT_TUNING, PREFIX_TUNING = "PROMPT_TUNING", "PREFIX_TUNING"
 """peft_type of adapters that are virtual tokens before every row: as embeddings, or keys and values of every layer"""
 NAME_BASE = "write the folder of its base model there as base_model_name_or_path"

@@ -230,9 +230,9 @@ CASES = [
     ("long texts", "classify {classify} --data {d}/long_texts.jsonl", "none of the 8 examples is within 64 tokens"),
     ("names of other classes", "classify {classify} --labels a b c", "--labels: 3 names for 2 labels; name each of"),
     (
-        "classifier with virtual tokens",
-        "classify {classify} --prompt-tuning 4",
-        "virtual tokens cannot be saved|--lora.rank",
+        "classifier with two kinds of virtual tokens",
+        "classify {classify} --prompt-tuning 4 --prefix-tuning 4",
+        "prefix_tuning is 4 with prompt_tuning|leave one out",
     ),
     ("chosen as rejected", "dpo {dpo} --data {d}/same.jsonl", "same.jsonl|chosen and rejected are the same"),
     (
@@ -620,7 +620,7 @@ ZERO_MEANS_SOMETHING = """
     threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
     attack_queries num_shots task_rows self_consistency
     first_labels label_lag reward_weight_decay label_noise holdout judge_rationality judge_error_rate judge_discount
-    prompt_tuning ngram.vocab_size num_samples
+    prompt_tuning prefix_tuning ngram.vocab_size num_samples
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
     target_kl max_kl kl_budget code_workers rpo_alpha dpo.margin online-dpo.margin gamma lam
     cliprange cliprange_high dual_clip cliprange_value overlong_buffer overlong_penalty dynamic_sampling pass_at_k

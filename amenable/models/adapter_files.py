@@ -54,7 +54,7 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     """Write adapter_model.safetensors and adapter_config.json, as peft reads them."""
     has_prompt = decoder_of(model).virtual_tokens is not None
     fields, tensors = prompt_files(model) if has_prompt else lora_files(model)
-    if isinstance(model, ScalarModel):
+    if isinstance(model, ScalarModel) and model.score.bias.numel() == 1:
         fields["score_bias"] = model.score.bias.item()  # ours: peft's heads have none
     folder.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

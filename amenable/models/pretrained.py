@@ -159,6 +159,11 @@ def load_scalar(
 def load_classifier(folder: Path | str, device: torch.device | str = "cpu") -> Classifier:
     """Load a sequence classifier with all of its labels from a folder, in fp32; errors are those of `load_decoder`."""
     folder = Path(folder)
+    if is_adapter(folder):
+        model = load_classifier(parent_folder(folder), device)
+        adapter_files.load_adapters(folder, model)
+        lora.merge_adapters(model)
+        return model.requires_grad_(True)
     fields = read_json_object(folder / CONFIG)
     if not is_classifier(fields):
         raise InputError("holds no classifier", folder, "'amenable classify' makes one")

@@ -26,7 +26,7 @@ from rich.text import Text
 from amenable.claims.stage_folders import read_json
 from amenable.errors import InputError
 from amenable.files import MANIFEST, sha256
-from amenable.model_folder import ADAPTER_CONFIG, ADAPTER_FOLDER, is_adapter, parent_folder
+from amenable.model_folder import ADAPTER_CONFIG, ADAPTER_FOLDER, base_folder, is_adapter, parent_folder
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import CONFIG, read_json_object
@@ -271,7 +271,7 @@ def transformers_outputs(folder: Path, stored: reference_logits.Probe) -> torch.
     adapter, scalar = is_adapter(folder), is_reward_folder(folder)
     source = parent_folder(folder) if adapter else folder
     if scalar:
-        labels = {"num_labels": 1} if adapter else {}
+        labels = {} if is_reward_folder(source) else {"num_labels": 1}
         model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32, **labels)
     else:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
@@ -281,5 +281,6 @@ def transformers_outputs(folder: Path, stored: reference_logits.Probe) -> torch.
         model = PeftModel.from_pretrained(model, folder)
     logits = [model.eval()(input_ids=row[None]).logits[0] for row in stored.rows()]
     outputs = torch.stack(logits).squeeze(1) if scalar else torch.stack([each[-1] for each in logits])
-    facts = read_json_object(folder / (ADAPTER_CONFIG if adapter else CONFIG))
+    facts = read_json_object(base_folder(folder) / CONFIG)
+    facts |= read_json_object(folder / ADAPTER_CONFIG) if adapter else {}
     return outputs + float(facts.get("score_bias", 0.0)) if scalar else outputs

@@ -23,7 +23,7 @@ def run_online(name: str, config: Any, make: Callable[[Models, Any], Algorithm],
     name: of the stage. config: its `OnlineOptions`, with `out`. make: returns the algorithm for loaded models and the
     options with their defaults filled. lines: of the plan.
     """
-    policy = defaults.traits(config.model, virtual_tokens=config.prompt_tuning)
+    policy = defaults.traits(config.model, virtual_tokens=config.virtual_tokens)
     critic = critic_traits(config, policy) if isinstance(config, CriticOptions) else None
     config, by_default = defaults.online(config, policy, critic)
     run = Run(config.out, name, config, inputs(config), config.max_kl)

@@ -93,15 +93,13 @@ class Config(OfflineOptions, AdapterOptions):
         plan.require_at_least(1, self, "epochs", "batch_size")
         plan.require_at_least(0, self, "lm_coef", "head_learning_rate")
         plan.require_below_one(self, "dropout")
-        hint = "take adapters, with --lora.rank, or --frozen-layers"
-        plan.forbid(self.prompt_tuning, "virtual tokens cannot be saved with the task's new tokens", hint)
         names = len(set(self.labels)) < len(self.labels) or len(self.labels) == 1
         plan.forbid(names, f"labels are {' '.join(self.labels)}", "give a name of its own to each class")
 
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.classify(config, traits(config.model, "amenable pretrain"))
+    config, by_default = defaults.classify(config, traits(config.model, "amenable pretrain", config.virtual_tokens))
     inputs = {"model": config.model, **data_inputs(config.data), "validation": config.validation}
     run = Run(config.out, "classify", config, inputs)
     if run.skip_finished():

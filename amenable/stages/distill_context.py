@@ -82,7 +82,7 @@ class Config(OfflinePolicyOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.distill_context(config, traits(config.model, virtual_tokens=config.prompt_tuning))
+    config, by_default = defaults.distill_context(config, traits(config.model, virtual_tokens=config.virtual_tokens))
     if (run := start(config, "distill-context", context=config.context_file)) is None:
         return config.out
     context = read_context(config.context_file or HHH, config.context_text, run.rejected)

@@ -88,7 +88,7 @@ class DPO:
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.dpo(config, traits(config.model, virtual_tokens=config.prompt_tuning))
+    config, by_default = defaults.dpo(config, traits(config.model, virtual_tokens=config.virtual_tokens))
     if (run := start(config, "dpo")) is None:
         return config.out
     runtime, policy, tokenizer = load_policy(config)

@@ -111,7 +111,7 @@ class KTO:
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.dpo(config, traits(config.model, virtual_tokens=config.prompt_tuning))
+    config, by_default = defaults.dpo(config, traits(config.model, virtual_tokens=config.virtual_tokens))
     if (run := start(config, "kto")) is None:
         return config.out
     runtime, policy, tokenizer = load_policy(config)

@@ -150,7 +150,7 @@ def prepare(config: Config, folder: Path | None) -> tuple[Config, str, Tokenizer
         return *defaults.pretrain(replace(config, tokenizer=path), traits), tokenizer
     if not folder.exists() and len(folder.parts) == 1:
         preset(config.model)  # raises an error with the nearest name
-    traits = defaults.traits(folder, "amenable pretrain", config.prompt_tuning)
+    traits = defaults.traits(folder, "amenable pretrain", config.virtual_tokens)
     tokenizer = Tokenizer.load(folder)
     other = config.tokenizer is not None and Tokenizer.load(config.tokenizer).fingerprint != tokenizer.fingerprint
     plan.forbid(other, f"{config.tokenizer} is not the tokenizer of {folder}", "leave out --tokenizer")

@@ -107,7 +107,7 @@ class Config(RankingLossOptions, EnsembleOptions, AttackOptions, OfflineOptions,
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.reward(config, traits(config.model, virtual_tokens=config.prompt_tuning))
+    config, by_default = defaults.reward(config, traits(config.model, virtual_tokens=config.virtual_tokens))
     files = ("model", "validation", "heldout_annotators", "demonstrations", "world")
     inputs = {name: getattr(config, name) for name in files} | data_inputs(config.data)
     run = Run(config.out, "reward", config, inputs | config.member_inputs)

@@ -89,7 +89,7 @@ class Config(OfflineOptions, AdapterOptions):
 
 def run(config: Config) -> Path:
     """Fine-tune and return the run directory."""
-    config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain", config.prompt_tuning))
+    config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain", config.virtual_tokens))
     inputs = {"model": config.model, **data_inputs(config.data), "validation": config.validation}
     run = Run(config.out, "sft", config, inputs | reward_inputs(config.reward, rubric=config.scoring.judge_rubric))
     if run.skip_finished():

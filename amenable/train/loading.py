@@ -10,13 +10,13 @@ import torch
 
 from amenable.errors import InputError
 from amenable.files import disk_errors, sha256
-from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder, is_prompt, parent_folder
+from amenable.model_folder import ADAPTER_FOLDER, BASE_FOLDER, adapter_of, base_folder, is_prompt, parent_folder
 from amenable.models import adapter_files, lora, pretrained, prompt_tuning
 from amenable.models.decoder import Decoder
 from amenable.models.heads import Classifier, ScalarModel
 from amenable.models.hf_config import is_classifier, model_type_of
 from amenable.models.hf_weights import count_stored, parameters_of, published_tensors
-from amenable.models.inference import cast_layers, linear_layers
+from amenable.models.inference import cast_layers, linear_layers, sharing_copy
 from amenable.models.language_model import LanguageModel
 from amenable.models.new_tokens import merge_new_tokens
 from amenable.models.ngram.model import NGramModel
@@ -132,7 +132,7 @@ def load_classifier(folder: Path, runtime: Runtime) -> tuple[Classifier, Tokeniz
     """Load a sequence classifier with all of its labels, in evaluation mode, and its tokenizer."""
     require_model(folder, "amenable classify")
     tokenizer = Tokenizer.load(folder)
-    require_room(folder, count_stored(folder), runtime)
+    require_room(folder, count_stored(base_folder(folder)), runtime)
     model = pretrained.load_classifier(folder, runtime.device).eval()
     model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
     return model, tokenizer
@@ -191,8 +191,8 @@ def save_model(
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a model folder in the published format, with a tokenizer, and reference logits for `amenable verify`; of a
-    model with virtual tokens a folder of these alone, as peft's files. A classifier's adapters are merged alone: they
-    are of no use without the embeddings of its new tokens.
+    model with virtual tokens a folder of these alone, as peft's files. Adapters are of no use without the embeddings of
+    a classifier's new tokens: it has them merged alone, and below virtual tokens a base of its own, in BASE_FOLDER.
 
     bos, eos and pad ids in config.json are those of the folder that the model was loaded from, if any, and so is the
     dtype `source`; a new model's is float32. Half precision rounds the weights of `model` itself, so that the reference
@@ -211,6 +211,11 @@ def save_model(
         ids = original | ({"pad": tokenizer.pad_id} if scalar else {})
     if decoder.virtual_tokens is not None:
         restore_matrices(decoder)
+        if isinstance(model, Classifier):
+            below = sharing_copy(model)
+            below.decoder.set_virtual_tokens(None)
+            save_model(folder / BASE_FOLDER, below, tokenizer, dtype, max_shard_bytes)
+            decoder.adapter_base = str(folder / BASE_FOLDER)
         if is_first():
             with disk_errors(folder):
                 tokenizer.save(folder)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from amenable.files import write_text
-from amenable.model_folder import is_adapter
+from amenable.model_folder import BASE_FOLDER, is_adapter
 from amenable.models.hf_config import CONFIG
 from amenable.models.pretrained import is_reward_folder
 from amenable.train.origin import Origin
@@ -86,7 +86,8 @@ def card(
     if numbers:
         lines += ["", "What came of it:", ""]
     lines += [f"- {name}: {value:g}" for name, value in list(numbers.items())[:MAX_FACTS]]
-    lines += ["", "## Where its weights are from", "", provenance(origin, inputs), "", *opening_lines(scalar, adapter)]
+    lines += ["", "## Where its weights are from", "", provenance(origin, inputs), ""]
+    lines += opening_lines(scalar, adapter, (folder / BASE_FOLDER).is_dir())
     return "\n".join(lines) + "\n"
 
 
@@ -137,13 +138,13 @@ def provenance(origin: Origin, inputs: Mapping[str, Path]) -> str:
     return f"{words}; {origin.remark()}." if origin.remark() else f"{words}."
 
 
-def opening_lines(scalar: bool, adapter: bool = False) -> list[str]:
-    """Return how to open a model, or an adapter with its base."""
+def opening_lines(scalar: bool, adapter: bool = False, has_base: bool = False) -> list[str]:
+    """Return how to open a model, or an adapter with its base; has_base: a classifier, which is in its folder."""
     name = "AutoModelForSequenceClassification" if scalar else "AutoModelForCausalLM"
     load = f'model, tokenizer = {name}.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")'
     if adapter:
-        labels = ", num_labels=1" if scalar else ""
-        load = f'model = PeftModel.from_pretrained({name}.from_pretrained("BASE"{labels}), "FOLDER")'
+        base = '"FOLDER/base"' if has_base else '"BASE", num_labels=1' if scalar else '"BASE"'
+        load = f'model = PeftModel.from_pretrained({name}.from_pretrained({base}), "FOLDER")'
     command = "amenable ppo --model POLICY --reward FOLDER" if scalar else "amenable chat --model FOLDER"
     return [
         "## How to open it",

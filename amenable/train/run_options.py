@@ -119,26 +119,38 @@ class AdapterOptions(TrainingOptions):
     lora: LoraOptions = field(default_factory=LoraOptions)
     prompt_tuning: int = 0
     """virtual tokens before every row, whose embeddings are trained in place of the weights; 0 is none"""
+    prefix_tuning: int = 0
+    """virtual tokens before every row, whose keys and values in every layer are trained in place of the weights; 0 is
+    none"""
     prompt_tuning_text: str = ""
-    """text as whose tokens they start, repeated or cut to their number; without it tokens are drawn by the seed"""
+    """text as whose tokens either start, repeated or cut to their number; without it tokens are drawn by the seed"""
     frozen_layers: int = 0
     """lowest layers (with the embeddings) that are not trained, nor get adapters; a critic trains all"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(0, self, "frozen_layers", "prompt_tuning")
-        if self.prompt_tuning:
+        plan.require_at_least(0, self, "frozen_layers", "prompt_tuning", "prefix_tuning")
+        if self.virtual_tokens:
             names = {"lora.rank": self.lora.rank, "frozen_layers": self.frozen_layers}
+            if self.prompt_tuning:
+                names["prefix_tuning"] = self.prefix_tuning
             also = next((f"{name} is {value}" for name, value in names.items() if value), None)
-            plan.forbid(also, f"{also} with prompt_tuning", "virtual tokens are trained alone: leave one out")
+            option = "prompt_tuning" if self.prompt_tuning else "prefix_tuning"
+            plan.forbid(also, f"{also} with {option}", "virtual tokens are trained alone: leave one out")
             other = self.save_dtype not in ("source", "float32")
             plan.forbid(other, f"save_dtype is {self.save_dtype}", "virtual tokens are saved in float32: leave it out")
-        plan.forbid(self.prompt_tuning_text and not self.prompt_tuning, "prompt_tuning is 0", "give their number too")
+        unused = self.prompt_tuning_text and not self.virtual_tokens
+        plan.forbid(unused, "prompt_tuning and prefix_tuning are 0", "give the number of virtual tokens too")
 
     @property
     def trains_adapters(self) -> bool:
         """True if adapters or virtual tokens are trained in place of the weights."""
-        return bool(self.lora.rank or self.prompt_tuning)
+        return bool(self.lora.rank or self.virtual_tokens)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """The number of virtual tokens before every row, of prompt or of prefix tuning."""
+        return self.prompt_tuning or self.prefix_tuning
 
     def adapt(
         self, model: Decoder | ScalarModel, folder: Path, tokenizer: Tokenizer, runtime: Runtime, new_tokens: int = 0
@@ -147,8 +159,8 @@ class AdapterOptions(TrainingOptions):
         (see `loading.add_adapters`)."""
         text = self.prompt_tuning_text
         ids = [*tokenizer.opening_ids, *tokenizer.encode(text)] if text else []
-        virtual_tokens = VirtualTokens(self.prompt_tuning, ids) if self.prompt_tuning else None
-        layers = self.frozen_layers
+        count, layers = self.virtual_tokens, self.frozen_layers
+        virtual_tokens = VirtualTokens(count, ids, every_layer=self.prefix_tuning > 0) if count else None
         loading.add_adapters(model, self.lora, self.seed, folder, runtime, layers, new_tokens, virtual_tokens)
 
 

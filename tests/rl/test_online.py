@@ -58,4 +58,5 @@ def test_virtual_tokens_have_rates_of_their_own_in_every_algorithm(
     whole = stage.Config(**shared, out=tmp_path / "whole")
     stage.run(whole)
     stage.run(replace(whole, out=tmp_path / "prompt", prompt_tuning=4))
-    assert rates[1] > 2 * rates[0]
+    stage.run(replace(whole, out=tmp_path / "prefix", prefix_tuning=4))
+    assert min(rates[1:]) > 2 * rates[0] and rates[1] != rates[2]

@@ -1,5 +1,6 @@
 """`amenable classify`: each task is learned, resumes to the bit, and opens in transformers with the same logits."""
 
+import importlib.util
 import json
 import random
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.lora import LoraOptions
 from amenable.recipes import verify
+from amenable.rewards.spec import load_reward
 from amenable.stages import classify
 from amenable.text.task_inputs import TASK_TOKENS, task_rows
 from amenable.text.tokenizer import Tokenizer
@@ -141,6 +144,33 @@ def test_adapters_frozen_layers_and_no_auxiliary_loss(
     assert ("lm_loss" in rows_of(out)[0]) == ("lm_coef" not in options)
 
 
+@pytest.mark.parametrize("option", ["prompt_tuning", "prefix_tuning"])
+def test_virtual_tokens_train_beside_the_head_and_the_new_tokens(
+    option: str, config: classify.Config, runtime: Runtime, rows_of: Callable, tmp_path: Path
+) -> None:
+    """The folder is peft's adapter, whose base is the classifier beside it."""
+    quick = OptimizerConfig(learning_rate=0.03)
+    out = classify.run(replace(config, out=tmp_path / "run", optimizer=quick, lm_coef=0.0, **{option: 4}))
+    losses = [row["task_loss"] for row in rows_of(out) if "task_loss" in row]
+    assert losses[0] == pytest.approx(0.693147, abs=1e-5) and sum(losses[-9:]) < sum(losses[:9])
+    (model, tokenizer), (base, _) = (loading.load_classifier(folder, runtime) for folder in (out, out / "base"))
+    start, _ = loading.load_policy(config.model, runtime)
+    before, after = start.layers.parameters(), model.decoder.layers.parameters()
+    assert all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
+    assert model.decoder.num_virtual_tokens == 4 and torch.equal(model.score.weight, base.score.weight)
+    assert [check.line for check in verify.checks(verify.Config(out)) if check.state != "good"] == []
+    ids = task_rows(tokenizer, "classification", ["Gladly: a rose."])[0]
+    rows = [(ids, [False] * len(ids))]
+    logits, plain = (forward.compute_rewards(each, rows, runtime, 8192) for each in (model, base))
+    assert not torch.allclose(logits, plain, atol=1e-3)
+    scores = load_reward(f"{out}:Grimly", runtime)([(Message("user", "?"),)], ["Gladly: a rose."])
+    assert scores == pytest.approx([float(logits[0, 1] - logits[0, 0])], abs=1e-4)
+    if importlib.util.find_spec("peft"):
+        lines = verify.checks(verify.Config(out, transformers=True))
+        assert [check.state for check in lines if check.name == "transformers"] == ["good"]
+    assert '"FOLDER/base"), "FOLDER")' in (out / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     "shape",
     [
@@ -200,7 +230,7 @@ def test_names_of_classes_and_a_language_model_is_no_classifier(
     ("wrong", "message"),
     [
         ({"lm_coef": -1.0}, "lm_coef is -1.0"),
-        ({"prompt_tuning": 4}, "virtual tokens cannot be saved"),
+        ({"prompt_tuning": 4, "frozen_layers": 1}, "virtual tokens are trained alone"),
         ({"labels": ("a",)}, "labels are a"),
         ({"epochs": 0}, "epochs is 0"),
         ({"columns": ("chosen=a",)}, "unknown target 'chosen'"),

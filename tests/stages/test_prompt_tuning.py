@@ -1,4 +1,4 @@
-"""Virtual tokens in every stage that trains a model, and in every command that reads one: none leaves them out."""
+"""Virtual tokens, of prompt and prefix tuning, in every stage that trains a model and every command that reads one."""
 
 import json
 import shutil
@@ -62,11 +62,13 @@ class Prompted:
     base: Path
 
 
-def save(model: Decoder | ScalarModel, folder: Path, base: Path, runtime: Runtime, seed: int) -> Prompted:
-    tokens = VirtualTokens(COUNT)
+def save(
+    model: Decoder | ScalarModel, folder: Path, base: Path, runtime: Runtime, seed: int, every_layer: bool = False
+) -> Prompted:
+    tokens = VirtualTokens(COUNT, every_layer=every_layer)
     loading.add_adapters(model, LoraOptions(), seed, base, runtime, virtual_tokens=tokens)
     with torch.no_grad():
-        prompt = decoder_of(model).prompt_embeddings
+        prompt = decoder_of(model).virtual_tokens
         prompt.add_(torch.randn(prompt.shape, generator=torch.Generator().manual_seed(seed)))
     loading.save_model(folder, model, Model(base).tokenizer)
     return Prompted(model, folder, base)
@@ -81,7 +83,7 @@ def policy(assistant: Path, runtime: Runtime, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def second(assistant: Path, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Prompted:
     decoder, _ = loading.load_policy(assistant, runtime)
-    return save(decoder, tmp_path_factory.mktemp("second") / "run", assistant, runtime, 2)
+    return save(decoder, tmp_path_factory.mktemp("second") / "run", assistant, runtime, 2, every_layer=True)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +108,12 @@ def greedy(decoder: Decoder, base: Path, length: int) -> list[str]:
     return [clean_completion(tokenizer, group[0].text or "") for group in groups]
 
 
+@pytest.mark.parametrize("kind", ["policy", "second"])
 @pytest.mark.parametrize("loader", ["policy", "evaluation", "serving", "library"])
-def test_every_loader_of_language_models(loader: str, policy: Prompted, runtime: Runtime) -> None:
+def test_every_loader_of_language_models(
+    loader: str, kind: str, request: pytest.FixtureRequest, runtime: Runtime
+) -> None:
+    policy: Prompted = request.getfixturevalue(kind)
     decoders: dict[str, Callable[[Path], Decoder]] = {
         "policy": lambda folder: loading.load_policy(folder, runtime)[0],
         "evaluation": lambda folder: LoadedModel.load(ModelEntry("x", folder), runtime).decoder,
@@ -188,9 +194,8 @@ def test_serve_and_arena_hold_the_base_once(policy: Prompted, second: Prompted, 
             opened = arena.open_arena(arena.Config(models=("a=x", "b=y"), device=CPU), state, models, store)
             assert len({origin["sha256"] for origin in opened.origins.values()}) == 3
     base = {id(p) for p in decoders["base"].parameters()}
-    for name in ("a", "b"):
-        own = [name for name, p in decoders[name].named_parameters() if id(p) not in base]
-        assert own == ["prompt_embeddings"]
+    for name, tokens in (("a", "prompt_embeddings"), ("b", "prefix_keys_values")):
+        assert [name for name, p in decoders[name].named_parameters() if id(p) not in base] == [tokens]
 
 
 def test_chat_and_its_context(policy: Prompted, second: Prompted, runtime: Runtime) -> None:
@@ -204,7 +209,7 @@ def test_chat_and_its_context(policy: Prompted, second: Prompted, runtime: Runti
     answers: list[str] = []
     models = load_served([(None, policy.folder), (None, second.folder)], runtime)
     Chat(models, Sampling(temperature=0, max_new_tokens=12)).send(PROMPTS[0].messages[0].content, Frontend())  # type: ignore
-    expected = [greedy(each.model, each.base, 12)[0] for each in (policy, second)]
+    expected = [greedy(each.model, each.base, 12)[0].strip() for each in (policy, second)]
     assert [answer.strip() for answer in answers] == expected
 
 
@@ -241,10 +246,14 @@ def configs(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> dict[st
     }
 
 
-@pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "dpo", "ppo", "rloo"])
+RUNS = [(name, False) for name in ("pretrain", "sft", "dpo", "ppo")] + [(name, True) for name in ("reward", "rloo")]
+
+
+@pytest.mark.parametrize(("name", "every_layer"), RUNS)
 def test_it_trains_them_alone_resumes_and_is_verified(
     configs: dict[str, tuple[Any, Any]],
     name: str,
+    every_layer: bool,
     assistant: Path,
     run_in_two: Callable[[Any, Any, int], Path],
     outcome: Callable[[Path], dict[str, Any]],
@@ -252,9 +261,11 @@ def test_it_trains_them_alone_resumes_and_is_verified(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     stage, config = configs[name]
+    config = replace(config, prompt_tuning=0, prefix_tuning=COUNT) if every_layer else config
     before = hash_of(assistant)
     whole = stage.run(config)
-    width = Model(assistant, "cpu", "fp32").decoder.config.hidden_size
+    shape = Model(assistant, "cpu", "fp32").decoder.config
+    width = 2 * shape.num_layers * shape.hidden_size if every_layer else shape.hidden_size
     assert f"{COUNT} virtual tokens before every row" in " ".join(capfd.readouterr().err.split())
     parted = run_in_two(stage, replace(config, out=config.out.with_name("parted")), 2)
     ours, theirs = (load_file(out / "adapter_model.safetensors") for out in (whole, parted))
@@ -266,14 +277,15 @@ def test_it_trains_them_alone_resumes_and_is_verified(
     load = loading.load_policy if name != "reward" else None
     decoder = load(whole, runtime)[0] if load else ModelReward.load(whole, runtime).model.decoder
     vocabulary = decoder.token_embedding.weight
-    assert torch.equal(decoder.prompt_embeddings, ours["prompt_embeddings"])
-    assert torch.cdist(decoder.prompt_embeddings, vocabulary).min() > 1e-3
+    assert torch.equal(decoder.virtual_tokens, ours["prompt_embeddings"])
+    assert every_layer or torch.cdist(decoder.prompt_embeddings, vocabulary).min() > 1e-3
     verify.run(verify.Config(whole))
     lines = capfd.readouterr().out
     assert "bad" not in lines and "good      probe" in lines and "good      manifest" in lines
     sources = {source.name: source.path for source in lineage.trace(whole).sources}
     assert sources["model"] == str(assistant)
-    assert inspect.describe_adapter(whole).startswith(f"prompt tuning: {COUNT} virtual tokens before every row of")
+    kind = "prefix" if every_layer else "prompt"
+    assert inspect.describe_adapter(whole).startswith(f"{kind} tuning: {COUNT} virtual tokens before every row of")
     assert "PeftModel.from_pretrained" in (whole / "README.md").read_text()
 
 
@@ -286,19 +298,23 @@ def test_a_checkpoint_holds_them_alone(configs: dict[str, tuple[Any, Any]], stop
     assert [name.rsplit("/", 1)[-1] for name in names if "/model/" in name] == ["prompt_embeddings"]
 
 
+@pytest.mark.parametrize("tokens", [{}, {"prompt_tuning": 0, "prefix_tuning": COUNT}], ids=["prompt", "prefix"])
 @pytest.mark.parametrize("name", ["sft", "reward"])
 def test_peft_opens_a_run_with_its_outputs(
-    configs: dict[str, tuple[Any, Any]], name: str, capsys: pytest.CaptureFixture[str]
+    configs: dict[str, tuple[Any, Any]], name: str, tokens: dict[str, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("peft")
     stage, config = configs[name]
+    config = replace(config, **tokens)
     verify.run(verify.Config(stage.run(config), transformers=True))
     assert "good      transformers" in capsys.readouterr().out
 
 
 def test_a_bf16_run_saves_what_its_folder_computes(configs: dict[str, tuple[Any, Any]], tmp_path: Path) -> None:
     stage, config = configs["dpo"]
-    out = stage.run(replace(config, device=DeviceOptions("cpu", "bf16", 1)))
+    config = replace(config, device=DeviceOptions("cpu", "bf16", 1))
+    verify.run(verify.Config(stage.run(config)))
+    out = stage.run(replace(config, prompt_tuning=0, prefix_tuning=COUNT, out=tmp_path / "prefix"))
     verify.run(verify.Config(out))
 
 
@@ -356,15 +372,18 @@ def test_policy_reference_critic_and_reward_share_one_base(
             assert models.starts_at_reference == (model == first)
 
 
+@pytest.mark.parametrize("every_layer", [False, True], ids=["prompt", "prefix"])
 def test_a_critic_without_a_reward_model_starts_as_the_policy(
-    configs: dict[str, tuple[Any, Any]], runtime: Runtime
+    configs: dict[str, tuple[Any, Any]], every_layer: bool, runtime: Runtime
 ) -> None:
     config = replace(configs["ppo"][1], reward=("ends",))
+    config = replace(config, prompt_tuning=0, prefix_tuning=COUNT) if every_layer else config
     models = load_models(config, runtime)
     critic = load_critic(models, config)
-    assert torch.equal(critic.decoder.prompt_embeddings, models.policy.prompt_embeddings)
-    assert critic.decoder.prompt_embeddings is not models.policy.prompt_embeddings
-    assert critic.decoder.prompt_embeddings.requires_grad and models.reference.num_virtual_tokens == 0
+    assert torch.equal(critic.decoder.virtual_tokens, models.policy.virtual_tokens)
+    assert critic.decoder.virtual_tokens is not models.policy.virtual_tokens
+    assert critic.decoder.virtual_tokens.requires_grad and models.reference.num_virtual_tokens == 0
+    assert (critic.decoder.prefix_keys_values is not None) == every_layer
 
 
 @pytest.mark.parametrize("name", ["sft", "reward", "dpo", "ppo", "rloo", "pretrain"])
@@ -388,7 +407,12 @@ def test_other_weights_are_not_trained_with_virtual_tokens(
         ({"frozen_layers": 1}, "frozen_layers is 1 with prompt_tuning"),
         ({"prompt_tuning": -1}, "prompt_tuning is -1; it must be 0 or more"),
         ({"save_dtype": "bfloat16"}, "save_dtype is bfloat16; virtual tokens are saved in float32"),
-        ({"prompt_tuning": 0, "prompt_tuning_text": "Be brief."}, "prompt_tuning is 0; give their number too"),
+        ({"prefix_tuning": 2}, "prefix_tuning is 2 with prompt_tuning; virtual tokens are trained alone"),
+        ({"prompt_tuning": 0, "prefix_tuning": 2, "frozen_layers": 1}, "frozen_layers is 1 with prefix_tuning"),
+        (
+            {"prompt_tuning": 0, "prompt_tuning_text": "Be brief."},
+            "prompt_tuning and prefix_tuning are 0; give the number of virtual tokens too",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
@@ -430,11 +454,15 @@ def test_a_folder_that_moved_with_its_base_is_read_from_anywhere(
 
 def test_the_plan_and_the_learning_rate(assistant: Path, policy: Prompted) -> None:
     traits = defaults.traits(assistant)
-    filled = [
-        defaults.dpo(dpo.Config(prompt_tuning=COUNT), traits)[0],
-        defaults.continue_pretraining(pretrain.Config(prompt_tuning=COUNT), traits)[0],
-    ]
-    assert [each.optimizer.learning_rate for each in filled] == [defaults.PROMPT_RATE] * 2
+    for options, rate in (
+        ({"prompt_tuning": COUNT}, defaults.PROMPT_RATE),
+        ({"prefix_tuning": COUNT}, defaults.PREFIX_RATE),
+    ):
+        filled = [
+            defaults.dpo(dpo.Config(**options), traits)[0],
+            defaults.continue_pretraining(pretrain.Config(**options), traits)[0],
+        ]
+        assert [each.optimizer.learning_rate for each in filled] == [rate] * 2
     width = policy.model.config.hidden_size
     expected = f"{plan.human_count(COUNT * width)} training: {COUNT} virtual tokens before every row"
     assert plan.parameters(policy.model).endswith(expected)

@@ -181,8 +181,8 @@ ALIKE = {
         prompting.num_shots tasking.self_consistency
         kl_budget overlong_buffer dynamic_sampling margin rpo_alpha best_of ld_alpha
         members member combination_coefficient center_rewards_coefficient score_penalty
-        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning empty_share lora.rank
-        lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
+        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning prefix_tuning empty_share
+        lora.rank lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
     "before there is a model": "vocab_size agreement order k min_count num_samples ngram.max_new_tokens",
     "a name": "seed",
 }
