@@ -101,8 +101,8 @@ def command_of(name: str, config: Any, out: Path) -> list[str]:
     return [stage, "--config", str(file), "--out", str(out)]
 
 
-QUICK = ("pretrain", "sft", "reward", "dpo-aot", "ppo", "grpo")
-THOROUGH = (*QUICK, "dpo", "kto", "rloo", "online-dpo", "trpo")
+QUICK = ("reward", "dpo-aot", "ppo")
+THOROUGH = (*QUICK, "pretrain", "sft", "grpo", "dpo", "kto", "rloo", "online-dpo", "trpo")
 Both = Callable[[str], tuple[Path, Path]]
 
 
@@ -198,6 +198,7 @@ def test_a_run_that_is_stopped_goes_on_in_one_process(both: Both, runs: dict[str
     require_equal((both("ppo")[0], out))
 
 
+@pytest.mark.slow
 def test_the_group_ends_with_the_process_that_is_killed(runs: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "killed"
     process = started(command_of("grpo", replace(runs["grpo"], max_steps=100, save_steps=1), out))
@@ -210,6 +211,7 @@ def test_the_group_ends_with_the_process_that_is_killed(runs: dict[str, Any], tm
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_wrong_input_is_one_line_from_one_process(runs: dict[str, Any], tmp_path: Path) -> None:
     process = started(command_of("sft", runs["sft"], tmp_path / "wrong"), "--batch-size", "1")
     _, errors = process.communicate(timeout=120)
