@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from amenable.errors import InputError
 from amenable.ranks import STORE, in_group, is_first, rank, world_size
@@ -158,10 +159,11 @@ def summed_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Add up the gradients of all processes, in place. A parameter without a gradient in every process stays so."""
+    """Add up the gradients of all processes, in place. A parameter without a gradient in every process stays so; what
+    is divided among the processes has its sum already."""
     if size() == 1:
         return
-    for bucket in buckets(with_gradients(parameters)):
+    for bucket in buckets(with_gradients([p for p in parameters if not isinstance(p, DTensor)])):
         grads = [parameter.grad for parameter in bucket if parameter.grad is not None]
         flat = summed(torch.cat([grad.reshape(-1) for grad in grads]))
         for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
@@ -198,8 +200,10 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
     """Return the Euclidean norm of the gradients, summed over the processes; they stay as they are."""
     if size() == 1:
         return float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-    grads = [p.grad for p in with_gradients(parameters) if p.grad is not None]
-    return math.sqrt(sum(float(summed(grad.clone()).double().square().sum()) for grad in grads))
+    divided = [p.grad.full_tensor() for p in parameters if isinstance(p.grad, DTensor)]
+    plain = with_gradients([p for p in parameters if not isinstance(p, DTensor)])
+    sums = [*divided, *(summed(p.grad.clone()) for p in plain if p.grad is not None)]
+    return math.sqrt(sum(float(grad.double().square().sum()) for grad in sums))
 
 
 def divide(sizes: Sequence[float], count: int) -> list[list[int]]:

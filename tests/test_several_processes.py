@@ -106,15 +106,17 @@ THOROUGH = (*QUICK, "pretrain", "sft", "grpo", "dpo", "kto", "rloo", "online-dpo
 Both = Callable[[str], tuple[Path, Path]]
 
 
-def run_both(names: Sequence[str], count: int, runs: Mapping[str, Any], folder: Path) -> Both:
-    """Run stages in this process and in `count`; return a function of a stage's name: the folders of its runs."""
+def run_both(names: Sequence[str], count: int, runs: Mapping[str, Any], folder: Path, *options: str) -> Both:
+    """Run stages in this process and, with further options, in `count`; return a function of a stage's name: the
+    folders of its runs."""
     folders = folder / "alone", folder / "together"
     for each in folders:
         each.mkdir()
     alone, together = ([command_of(name, runs[name], each / name) for name in names] for each in folders)
     assert [main(command) for command in alone] == [0] * len(alone)
+    commands = json.dumps([[*command, *options] for command in together])
     shape = json.dumps(asdict(presets.PRESETS["two-layers"]))
-    assert launcher.launch([sys.executable, "-c", RUN_ALL, shape, json.dumps(together)], count) == 0
+    assert launcher.launch([sys.executable, "-c", RUN_ALL, shape, commands], count) == 0
     return lambda name: (folders[0] / name, folders[1] / name)
 
 
@@ -169,6 +171,17 @@ def test_the_record_of_a_run_names_its_processes(both: Both) -> None:
 def test_every_stage_has_the_result_of_one_process(runs: dict[str, Any], tmp_path: Path, count: int) -> None:
     folders = run_both(THOROUGH, count, runs, tmp_path)
     for name in THOROUGH:
+        require_equal(folders(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_weights_divided_among_processes_have_the_result_of_one(
+    runs: dict[str, Any], tmp_path: Path, count: int
+) -> None:
+    names = [name for name in THOROUGH if name != "trpo"]
+    folders = run_both(names, count, runs, tmp_path, "--optimizer.fsdp")
+    for name in names:
         require_equal(folders(name))
 
 

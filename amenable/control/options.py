@@ -77,9 +77,8 @@ class AgentOptions:
         """Adam's options, without weight decay. ValueError before `fill` has given the learning rate."""
         if self.learning_rate is None:
             raise ValueError("the learning rate is the algorithm's: fill the options first")
-        betas = {"beta1": 0.9, "beta2": 0.999}
         norm, rate = self.max_grad_norm, self.learning_rate
-        return OptimizerConfig(learning_rate=rate, eps=self.adam_eps, max_grad_norm=norm, **betas)
+        return OptimizerConfig(rate, beta1=0.9, beta2=0.999, eps=self.adam_eps, max_grad_norm=norm)
 
 
 Options = TypeVar("Options", bound=AgentOptions)

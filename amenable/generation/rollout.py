@@ -17,6 +17,7 @@ from amenable.generation.engine import Progress, generate
 from amenable.generation.requests import Completion, EosIds, FinishReason
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
+from amenable.models.sharding import whole
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def collect(
 ) -> Rollout:
     """Sample `samples` completions of each prompt; random numbers depend on the prompt's seed alone. Several processes
     divide the prompts, and each returns the whole rollout."""
+    decoder = whole(decoder)
     own = processes.own_share([len(prompt) + sampling.max_new_tokens for prompt in prompts])
     groups = generate(
         decoder,

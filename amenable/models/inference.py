@@ -20,6 +20,7 @@ from amenable.models.heads import ScalarModel
 from amenable.models.language_model import LanguageModel
 from amenable.models.low_rank import HasInferenceLayer
 from amenable.models.packed_linear import PackedLinear, can_pack
+from amenable.models.sharding import whole
 
 Model = TypeVar("Model", bound=LanguageModel | ScalarModel)
 
@@ -30,8 +31,9 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
     Embeddings, norms and a scalar head stay in fp32, as under autocast, and are shared with `model`. in_place: convert
     `model` itself. Use the result under autocast of the same dtype, without gradients. A converted model is returned
     unchanged. Adapters are cast too, and their base is shared with `model`; layers with DoRA, a parametrization or a
-    hook stay as they are.
+    hook stay as they are. A model whose weights are divided among processes is gathered first.
     """
+    model = whole(model)
     if is_cast(model, dtype) and not adapted_layers(model, dtype):
         return model
     twin = model if in_place else sharing_copy(model)

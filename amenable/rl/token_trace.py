@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from amenable.models.decoder import Decoder
+from amenable.models.sharding import whole
 from amenable.rl.algorithm import Algorithm
 from amenable.rl.experience import Experience
 from amenable.rl.models import Models
@@ -88,6 +89,7 @@ def top_alternatives(
     count: int = ALTERNATIVES,
 ) -> list[list[list[Alternative]]]:
     """Return the `count` most probable tokens at each response token, under softmax(logits / temperature)."""
+    decoder = whole(decoder)
     out: list[list[list[Alternative]]] = [[] for _ in rows]
     for chosen, batch in forward.length_sorted_batches(rows, runtime, max_tokens):
         with runtime.autocast():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from amenable.models.sharding import load_weights
 from amenable.train.trained_weights import trained_state
 
 
@@ -41,7 +42,7 @@ class BestWeights:
     def restore(self) -> None:
         """Load the best weights into the module, if any evaluation was made."""
         if self.weights:
-            self.module.load_state_dict(self.weights, strict=False)
+            load_weights(self.module, self.weights)
 
     def end_line(self, metrics: Mapping[str, Any]) -> str | None:
         """Return the line on why training ends where the held-out KL is above the budget; None where it is not."""

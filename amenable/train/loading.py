@@ -22,6 +22,7 @@ from amenable.models.new_tokens import merge_new_tokens
 from amenable.models.ngram.model import NGramModel
 from amenable.models.ngram.tables import is_ngram
 from amenable.models.prompt_tuning import VirtualTokens
+from amenable.models.sharding import whole
 from amenable.models.tensor_files import MAX_SHARD_BYTES
 from amenable.ranks import is_first
 from amenable.seeds import derive_seed
@@ -199,6 +200,7 @@ def save_model(
     logits are those of the saved weights. Of several processes the first writes. InputError for weights that float16
     cannot hold.
     """
+    model = whole(model)
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     scalar = decoder is not model
     merge_new_tokens(decoder)

@@ -8,6 +8,7 @@ many microbatches as a budget of tokens needs, and the gradient does not depend 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -97,31 +98,74 @@ def accumulate(
     elements = [element for element in elements if first.weight(element)]
     total = sum(first.weight(element) for element in elements)
     chosen = own_elements(first, elements)
+    filler = min(elements, key=lambda element: size_of(first, element), default=None)
     elements, names = [elements[i] for i in chosen], [names[i] for i in chosen] if names else []
     of_elements = [first.rows(element) for element in elements]
-    rows, weights = list(chain.from_iterable(of_elements)), [first.weight(element) for element in elements]
-    for group in tracked(divide(first, of_elements, max_tokens), progress):
+    weights = [first.weight(element) for element in elements]
+    groups = divide(first, of_elements, max_tokens)
+    if filler is not None and processes.size() > 1:
+        elements, weights = [*elements, filler], [*weights, 0.0]
+        of_elements = [*of_elements, first.rows(filler)]
+        groups = in_step(groups, filler_group(first, of_elements, max_tokens))
+    rows = list(chain.from_iterable(of_elements))
+    owned = [own_parts(first, group) for group in groups]
+    for group, own, passes in tracked(list(zip(groups, owned, passes_of_all(owned))), progress):
         members, share = [elements[i] for i in group.elements], sum(weights[i] for i in group.elements) / total
         parts = [load(rows, part, runtime, max_tokens) for part in group.microbatches]
-        own = (
-            range(len(parts)) if not first.couples_elements else processes.own_share([len(part.ids) for part in parts])
-        )
         for objective in objectives:
-            outputs = compute(objective, parts, runtime, own)
+            outputs = compute(objective, parts, runtime, own, passes)
             loss, figures = objective.loss(members, outputs)
-            if loss.requires_grad and (own or len(parts) > 1):
-                (scale * share * loss).backward()
-            if len(parts) > 1 and outputs.grad is not None:
+            if loss.requires_grad:  # of a microbatch that is another process's nothing counts
+                (scale * share * (bool(own) or len(parts) > 1) * loss).backward()
+            if isinstance(outputs, Tensor) and outputs.is_leaf and outputs.grad is not None:
                 slopes = outputs.grad.split([len(part.lengths) for part in parts])
-                for part, slope in ((parts[i], slopes[i]) for i in own):
-                    (compute(objective, [part], runtime, range(1)) * slope).sum().backward()
-            if first.couples_elements and processes.size() > 1 and not is_first():
-                continue  # the first process counts the group
+                for number in range(passes):
+                    i, counts = part_of_pass(own, number)
+                    (compute(objective, [parts[i]], runtime, [0]) * (slopes[i] * counts)).sum().backward()
+            if not share or (first.couples_elements and processes.size() > 1 and not is_first()):
+                continue  # a filler's; or the first process counts the group
             for name, value in figures.items():
                 stats[name] = stats.get(name, torch.zeros(())) + share * value.detach().float().cpu()
             if sources is not None:
                 by_source.add(objective, members, outputs, [names[i] for i in group.elements])
     return processes.summed_numbers({name: float(value) for name, value in stats.items()}) | by_source.means()
+
+
+def size_of(objective: Objective[E], element: E) -> int:
+    """Return the tokens of an element's rows."""
+    return sum(len(ids) for ids, _ in objective.rows(element))
+
+
+def filler_group(objective: Objective[Any], elements: Sequence[Sequence[Row]], max_tokens: int) -> LossGroup:
+    """Return the group of the last of some elements alone."""
+    (group,) = divide(objective, elements[-1:], max_tokens)
+    before = sum(map(len, elements[:-1]))
+    parts = [replace(part, rows=[before + row for row in part.rows]) for part in group.microbatches]
+    return LossGroup([len(elements) - 1], parts)
+
+
+def in_step(groups: Sequence[LossGroup], filler: LossGroup) -> list[LossGroup]:
+    """Return as many groups as every other process has: weights that are divided among processes are gathered in each
+    pass, which all have to come to. A filler's loss counts nothing."""
+    most = max(processes.gather(len(groups)))
+    return [*groups, *[filler] * (most - len(groups))]
+
+
+def own_parts(objective: Objective[Any], group: LossGroup) -> list[int]:
+    """Return the microbatches of a group that this process computes: of a coupled one its share, else all."""
+    sizes = [part.tokens for part in group.microbatches]
+    return processes.own_share(sizes) if objective.couples_elements else list(range(len(sizes)))
+
+
+def passes_of_all(owned: Sequence[Sequence[int]]) -> list[int]:
+    """Return the passes of each group: as many as the process with most microbatches of it has, at least 1."""
+    counts = processes.gather([len(own) for own in owned])
+    return [max(1, *column) for column in zip(*counts)]
+
+
+def part_of_pass(own: Sequence[int], number: int) -> tuple[int, bool]:
+    """Return the microbatch of a pass, and False where the process has computed all of its own before."""
+    return (own[number], True) if number < len(own) else ((own[-1] if own else 0), False)
 
 
 def own_elements(objective: Objective[E], elements: Sequence[E]) -> Sequence[int]:
@@ -230,16 +274,22 @@ def divide(objective: Objective[Any], elements: Sequence[Sequence[Row]], max_tok
     return [LossGroup(part.rows, [part]) for part in parts]
 
 
-def compute(objective: Objective[Any], parts: Sequence[Batch], runtime: Runtime, own: Sequence[int]) -> Any:
-    """Return the outputs of one batch, or of several as one leaf tensor without the passes' graphs.
+def compute(
+    objective: Objective[Any], parts: Sequence[Batch], runtime: Runtime, own: Sequence[int], passes: int = 1
+) -> Any:
+    """Return the outputs of one batch, or from several passes as one leaf tensor without the passes' graphs.
 
     own: the batches that this process computes; the others' outputs are those of other processes.
     """
-    if len(parts) == 1:
+    if passes == 1 and len(parts) == 1:
         with runtime.autocast():
             return objective.outputs(parts[0])
-    with torch.no_grad(), runtime.autocast():
-        outputs = {i: objective.outputs(parts[i]) for i in own}
+    outputs: dict[int, Tensor] = {}
+    for number in range(passes):
+        i, counts = part_of_pass(own, number)
+        with torch.no_grad(), runtime.autocast():
+            output = objective.outputs(parts[i])
+        outputs |= {i: output} if counts else {}
     if len(own) < len(parts):
         shapes = processes.gather([list(part.shape[1:]) for part in outputs.values()])
         shape = next(own_shapes[0] for own_shapes in shapes if own_shapes)

@@ -7,15 +7,17 @@ training it learned facts more reliably than AdamW, so the small presets use it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
+from amenable.models.sharding import gathered, own_part, shard
 from amenable.processes import sum_gradients
 from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.guards import LOWER
@@ -36,6 +38,9 @@ class OptimizerConfig:
     eps: float = 1e-8
     max_grad_norm: float = 1.0
     """gradients are scaled down to this norm; 0 leaves them"""
+    fsdp: bool = False
+    """divide weights, gradients and moments among the processes (FSDP2); sampling and scoring take whole copies of the
+    moment. In one process it changes nothing"""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm"):
@@ -57,6 +62,8 @@ class Optimizer:
     def __init__(self, modules: list[nn.Module], config: OptimizerConfig):
         if config.learning_rate is FROM_MODEL:
             raise InputError("no learning rate is given", how="give optimizer.learning_rate, or fill it by the model")
+        if config.fsdp:
+            self.divide(modules, config)
         parameters = {name: p for i, m in enumerate(modules) for name, p in named(m, i) if p.requires_grad}
         if not parameters:
             raise InputError("nothing is left to train", how="freeze fewer layers")
@@ -66,7 +73,11 @@ class Optimizer:
         hidden = {name: p for name, p in parameters.items() if config.muon_learning_rate and is_hidden_matrix(name, p)}
         matrices = [p for name, p in parameters.items() if p.ndim >= 2 and name not in hidden]
         others = [p for name, p in parameters.items() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": [p for p in part if isinstance(p, DTensor) == divided], "weight_decay": decay}
+            for part, decay in ((matrices, config.weight_decay), (others, 0.0))
+            for divided in (False, True)
+        ]
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
                 [group for group in groups if group["params"]],
@@ -89,6 +100,18 @@ class Optimizer:
             )
             self.peaks.append(config.muon_learning_rate)
 
+    def divide(self, modules: Sequence[nn.Module], config: OptimizerConfig) -> None:
+        """Divide the modules' weights among the processes. InputError for what takes whole matrices."""
+        problem = "Muon takes whole matrices, and fsdp divides them"
+        if config.muon_learning_rate:
+            raise InputError(problem, how="set --optimizer.muon-learning-rate 0")
+        if self.extra_vectors:
+            raise InputError("trpo takes second derivatives, which fsdp has not", how="leave out --optimizer.fsdp")
+        for module in modules:
+            if config.weight_decay and paddings_of(module):
+                raise InputError("weight decay would change padding rows, which fsdp divides", how="set it to 0")
+            shard(module)
+
     def step(self, multiplier: float = 1.0) -> float:
         """Sum the gradient over processes, clip it, step at `multiplier` times the peak learning rates, and clear it;
         return its norm before.
@@ -97,7 +120,7 @@ class Optimizer:
         """
         sum_gradients(self.parameters)
         limit = self.max_grad_norm or float("inf")
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
+        norm = clip_gradients(self.parameters, limit)
         if not math.isfinite(norm):
             self.on_nonfinite(f"the gradient is not finite (its norm is {norm})", LOWER)
         for part, peak in zip(self.parts, self.peaks):
@@ -106,7 +129,8 @@ class Optimizer:
             part.step()
         torch.autograd.graph.increment_version(self.parameters)  # torch's fused AdamW does not
         for parameter, count, rows in self.paddings:
-            parameter.data[count:] = rows
+            if not isinstance(parameter, DTensor):
+                parameter.data[count:] = rows
         self.zero_grad()
         if not math.isfinite(length(self.parameters)):
             self.on_nonfinite("the weights are no longer finite after this step", LOWER)
@@ -123,11 +147,15 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
+        """Return the moments, whole. Where they are divided every process has to call it."""
+        return {str(i): whole_state(part.state_dict()) for i, part in enumerate(self.parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for i, part in enumerate(self.parts):
             part.load_state_dict(state[str(i)])
+            for parameter, moments in part.state.items():
+                for name, value in moments.items():
+                    moments[name] = own_part(value, parameter) if value.shape == parameter.shape else value
 
 
 def raise_nonfinite(problem: str, hint: str) -> NoReturn:
@@ -136,9 +164,28 @@ def raise_nonfinite(problem: str, hint: str) -> NoReturn:
 
 
 @torch.no_grad()
-def length(parameters: list[nn.Parameter]) -> float:
-    """Return the Euclidean norm of all weights; not finite if a weight is not, or if its square overflows."""
-    return float(nn.utils.get_total_norm(parameters))
+def length(tensors: Sequence[Tensor]) -> float:
+    """Return the Euclidean norm of all numbers; not finite if one is not, or if its square overflows."""
+    kinds = ([t for t in tensors if isinstance(t, DTensor) == divided] for divided in (False, True))
+    return math.hypot(*(float(gathered(nn.utils.get_total_norm(kind))) for kind in kinds if kind))
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> float:
+    """Scale the gradients down to a norm of at most `limit`; return their norm before."""
+    having = [p for p in parameters if p.grad is not None]
+    norm = length([p.grad for p in having if p.grad is not None])
+    for divided in (False, True):
+        kind = [p for p in having if isinstance(p, DTensor) == divided]
+        if kind and math.isfinite(limit):
+            nn.utils.clip_grads_with_norm_(kind, limit, torch.tensor(norm, device=kind[0].device))
+    return norm
+
+
+def whole_state(value: Any) -> Any:
+    """Return the state of a torch optimizer with whole tensors in place of divided ones."""
+    if isinstance(value, dict):
+        return {key: whole_state(item) for key, item in value.items()}
+    return gathered(value) if isinstance(value, Tensor) else value
 
 
 def named(module: nn.Module, index: int) -> list[tuple[str, nn.Parameter]]:

@@ -206,7 +206,8 @@ class Run:
             self.kept_step = prolong.checkpoint_to_keep(self.schedule, save_steps)
             sent = self.log.last_step()
             done = self.restore(state)
-        processes.from_first(lambda: self.prepare(done, state, save_steps))
+        size = bytes_of(state)
+        processes.from_first(lambda: self.prepare(done, size, save_steps))
         for holder in state.values():
             if isinstance(holder, Optimizer):
                 holder.on_nonfinite = self.stop
@@ -233,9 +234,9 @@ class Run:
             finally:
                 self.log.close()
 
-    def prepare(self, done: int, state: Mapping[str, checkpoint.Stateful], save_steps: int) -> None:
-        """Check the disk, and write what the steps after `done` begin with."""
-        self.require_space(state, save_steps)
+    def prepare(self, done: int, size: int, save_steps: int) -> None:
+        """Check the disk for checkpoints of `size` bytes, and write what the steps after `done` begin with."""
+        self.require_space(size, save_steps)
         if self.runtime is not None and (warning := record_environment(self.out, done + 1, self.runtime)):
             self.log.warn(warning)
         for line in failed_rewards.clear(self.out, done, self.lineage()["inputs"]):
@@ -297,10 +298,11 @@ class Run:
         self.log.info(f"resumes from step {step}")
         return step
 
-    def require_space(self, state: Mapping[str, checkpoint.Stateful], save_steps: int) -> None:
-        """Raise InputError if the disk has no room for the checkpoints that are kept, and another being written."""
+    def require_space(self, size: int, save_steps: int) -> None:
+        """Raise InputError if the disk has no room for the checkpoints that are kept, of `size` bytes each, and another
+        being written."""
         count = self.keep_checkpoints + 1 if save_steps else 1
-        needed = bytes_of(state) * count - checkpoint.bytes_on_disk(self.out)
+        needed = size * count - checkpoint.bytes_on_disk(self.out)
         free = shutil.disk_usage(self.out).free
         if needed > free:
             self.lock.release()
@@ -317,12 +319,12 @@ class Run:
         """
         if processes.size() > 1:
             processes.require_same({"weights": weight_sums(state)}, "report it: the processes should stay equal")
-        processes.from_first(lambda: self.write_checkpoint(step, state, updated))
-
-    def write_checkpoint(self, step: int, state: Mapping[str, checkpoint.Stateful], updated: bool) -> None:
-        """Sync the log and write a checkpoint."""
-        self.log.sync()
         held = {key: holder.state_dict() for key, holder in state.items()}
+        processes.from_first(lambda: self.write_checkpoint(step, held, updated))
+
+    def write_checkpoint(self, step: int, held: Mapping[str, Any], updated: bool) -> None:
+        """Sync the log and write a checkpoint of what the run holds."""
+        self.log.sync()
         facts = {"seconds": self.seconds, "updated": updated, prolong.SCHEDULE: prolong.facts_of(self.schedule)}
         checkpoint.save(self.out, step, {**facts, "state": held}, self.keep_checkpoints)
         self.log.session(step, time.monotonic() - self.begun)

@@ -19,6 +19,7 @@ from tyro.conf import arg
 
 from amenable.errors import InputError
 from amenable.models.inference import Model, cast_for_inference
+from amenable.models.sharding import whole
 from amenable.ranks import in_group, local_rank
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -64,8 +65,9 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def inference_copy(self, model: Model) -> Model:
-        """Return the model for inference: in a bf16 run a copy with its matrices stored in bf16, in half the memory."""
-        return cast_for_inference(model, torch.bfloat16) if self.bf16 else model
+        """Return the model for inference: in a bf16 run a copy with its matrices stored in bf16, in half the memory. Of
+        weights that are divided among processes each gets a whole copy."""
+        return cast_for_inference(model, torch.bfloat16) if self.bf16 else whole(model)
 
     def to_inference(self, model: Model) -> Model:
         """Like `inference_copy`, but converts `model` in place, without keeping its fp32 matrices."""

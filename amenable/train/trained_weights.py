@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from amenable.errors import InputError
+from amenable.models.sharding import gathered, load_weights
 
 
 def trained_state(module: nn.Module) -> dict[str, Any]:
-    """Return the weights that train, by name."""
+    """Return the weights that train, by name, whole. Where they are divided every process has to call it."""
     names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    return {name: value for name, value in module.state_dict().items() if name in names}
+    return {name: gathered(value) for name, value in module.state_dict().items() if name in names}
 
 
 class TrainedWeights:
@@ -28,7 +29,7 @@ class TrainedWeights:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if differing := sorted(trained_state(self.module).keys() ^ state.keys()):
             raise ValueError(f"a checkpoint of other weights: {', '.join(differing[:3])}")
-        self.module.load_state_dict(state, strict=False)
+        load_weights(self.module, state)
 
 
 def freeze(module: nn.Module, layers: int) -> int:

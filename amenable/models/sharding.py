@@ -1,0 +1,89 @@
+"""Decoders whose weights are divided among the processes of a group (torch's FSDP2, `fully_shard` of each block).
+
+A process holds a part of each matrix. Where it trains, a block's weights are gathered when it computes and given back
+after that, and gradients are summed where they are divided; so each process has to compute as many passes as the others
+(train/objective.py). Whatever computes without gradients, or saves, takes a whole copy of the moment.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from amenable import processes
+from amenable.models.decoder import Decoder
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def shard(module: nn.Module) -> None:
+    """Divide the weights of a module's decoders among the processes, if there are several; heads stay whole. Call it
+    before an optimizer takes the parameters."""
+    if processes.size() == 1:
+        return
+    for decoder in [each for each in module.modules() if isinstance(each, Decoder)]:
+        blanks = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in decoder.parameters()}
+        decoder.unsharded = (copy.deepcopy(decoder, dict(blanks)).eval(),)
+        for block in decoder.layers:
+            fully_shard(block)
+        fully_shard(decoder)
+        for part in decoder.modules():
+            if isinstance(part, FSDPModule):  # sums, as the shares of a loss are already of the whole step
+                part.set_gradient_divide_factor(1.0)
+                part.set_force_sum_reduction_for_comms(True)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Return True if weights of a module are divided among processes."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def whole(model: Model) -> Model:
+    """Return a model with whole weights, without gradients: a copy of one whose weights are divided, else the model
+    itself. Every process has to call it."""
+    if not is_sharded(model):
+        return model
+    decoders = [module for module in model.modules() if isinstance(module, Decoder) and module.unsharded]
+    copies: dict[int, Any] = {id(decoder): whole_decoder(decoder) for decoder in decoders}
+    if id(model) in copies:
+        twin: Model = copies[id(model)]
+        return twin
+    copies |= {id(parameter): parameter for parameter in model.parameters()}
+    return copy.deepcopy(model, copies)
+
+
+def whole_decoder(decoder: Decoder) -> Decoder:
+    """Return a copy of a decoder with the gathered weights, in evaluation mode."""
+    (empty,) = decoder.unsharded
+    values = {name: gathered(parameter).detach() for name, parameter in decoder.named_parameters()}
+    filled = {id(p): nn.Parameter(values[name], requires_grad=False) for name, p in empty.named_parameters()}
+    return copy.deepcopy(empty, filled)
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """Return a tensor with the parts of all processes."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    with torch.inference_mode(False), torch.no_grad():
+        return tensor.full_tensor()
+
+
+def own_part(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return this process's part of a whole tensor, divided as another is; the tensor itself where that is whole."""
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load whole tensors by name into the parameters of a module, of which a process may hold parts."""
+    parameters = dict(module.named_parameters())
+    for name, value in state.items():
+        parameters[name].copy_(own_part(value.to(parameters[name].device), parameters[name]))
