@@ -83,7 +83,8 @@ def as_member(command: Callable[[], int]) -> int:
 
 
 def end_at_once(code: int) -> int:
-    """End this process without Python's teardown, in which it could wait for a process that waits for it."""
+    """End this process without Python's teardown, in which it could wait for a process that waits for it, and in which
+    threads of its group's sums may still run."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -19,6 +19,7 @@ from amenable import launcher
 from amenable.cli import main
 from amenable.data.files import read_json_lines
 from amenable.models import presets
+from amenable.models.lora import LoraOptions
 from amenable.stages import dpo, grpo, kto, online_dpo, ppo, pretrain, reward, rloo, sft, trpo
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run_options import plain_values
@@ -30,8 +31,9 @@ import json, sys
 from amenable.cli import main
 from amenable.models import presets
 from amenable.models.config import DecoderConfig
+from amenable.ranks import end_at_once
 presets.PRESETS["two-layers"] = DecoderConfig(**json.loads(sys.argv[1]))
-sys.exit(next((code for code in map(main, json.loads(sys.argv[2])) if code), 0))
+end_at_once(next((code for code in map(main, json.loads(sys.argv[2])) if code), 0))
 """
 """runs commands one after another in this process: its group is joined once"""
 
@@ -81,7 +83,9 @@ def configs(files: Any, pretrained: pretrain.Config, assistant: Path, judge: Pat
             pretrained, data=(files.text,), max_steps=4, eval_steps=2, max_tokens_per_pass=200, **adamw
         ),
         "sft": sft.Config(model=assistant, data=files.demonstrations, **train, epochs=1, batch_size=24, dropout=0.0),
-        "reward": reward.Config(model=assistant, data=files.rankings, **train, epochs=1, prompts_per_step=24),
+        "reward": reward.Config(
+            model=assistant, data=files.rankings, **train, epochs=1, prompts_per_step=24, center_rewards_coefficient=0.1
+        ),
         "dpo": dpo.Config(**pairs),
         "dpo-aot": dpo.Config(**pairs, loss=("aot",)),
         "kto": kto.Config(**pairs | {"data": unpaired, "validation": unpaired}),
@@ -95,7 +99,7 @@ def configs(files: Any, pretrained: pretrain.Config, assistant: Path, judge: Pat
 
 def command_of(name: str, config: Any, out: Path) -> list[str]:
     """Write a run's options and return its command."""
-    stage = {"dpo-aot": "dpo"}.get(name, name)
+    stage = type(config).__module__.rpartition(".")[2].replace("_", "-")
     file = out.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(plain_values(config)), "utf-8")
     return [stage, "--config", str(file), "--out", str(out)]
@@ -132,7 +136,7 @@ def both(runs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Both
 
 def close(first: Any, second: Any) -> bool:
     """Return True for the same values, numbers up to rounding in fp32, which AdamW makes more of where a
-    gradient is nearly 0, as that of a shift of all rewards."""
+    gradient is nearly 0."""
     if isinstance(first, Mapping):
         return first.keys() == second.keys() and all(close(first[key], second[key]) for key in first)
     if isinstance(first, list):
@@ -185,6 +189,18 @@ def test_weights_divided_among_processes_have_the_result_of_one(
         require_equal(folders(name))
 
 
+@pytest.mark.slow
+def test_divided_weights_with_adapters_or_layers_computed_again(runs: dict[str, Any], tmp_path: Path) -> None:
+    adapted = {"adapters": replace(runs["rloo"], lora=LoraOptions(rank=2))}
+    again = {"again": replace(runs["dpo"], checkpoint_activations=True)}
+    bf16 = {"bf16": replace(runs["ppo"], device=DeviceOptions("cpu", "bf16", 1))}
+    folders = run_both(("adapters", "again", "bf16"), 2, adapted | again | bf16, tmp_path, "--optimizer.fsdp")
+    require_equal(folders("adapters"))
+    require_equal(folders("again"))
+    first, second = (read_json_lines(folder / "metrics.jsonl")[0] for folder in folders("bf16"))
+    assert first["objective/scores"] == pytest.approx(second["objective/scores"], abs=0.05)
+
+
 def started(command: Sequence[str], *options: str) -> subprocess.Popen[str]:
     """Start `amenable` in two processes."""
     program = [sys.executable, "-m", "amenable", *command, "--processes", "2", *options]
@@ -199,10 +215,13 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_run_that_is_stopped_goes_on_in_one_process(both: Both, runs: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), pytest.param(("--optimizer.fsdp",), marks=pytest.mark.slow)])
+def test_a_run_that_is_stopped_goes_on_in_one_process(
+    both: Both, runs: dict[str, Any], tmp_path: Path, options: tuple[str, ...]
+) -> None:
     out = tmp_path / "stopped"
     command = command_of("ppo", runs["ppo"], out)
-    process = started(command)
+    process = started(command, *options)
     wait_for(lambda: len(read_json_lines(out / "metrics.jsonl")) > 0)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)

@@ -74,6 +74,11 @@ def gathered(tensor: Tensor) -> Tensor:
         return tensor.full_tensor()
 
 
+def held(parameter: Tensor) -> Tensor:
+    """Return the part of a parameter that this process holds, all of one that is whole."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
 def own_part(tensor: Tensor, like: Tensor) -> Tensor:
     """Return this process's part of a whole tensor, divided as another is; the tensor itself where that is whole."""
     if not isinstance(like, DTensor) or isinstance(tensor, DTensor):

@@ -37,9 +37,11 @@ def record_environment(out: Path, step: int, runtime: Runtime) -> str:
     environment = environment_of(runtime)
     rows = [row for row in read_json_lines(out / ENVIRONMENTS) if row["from_step"] < step]
     before = {name: value for name, value in rows[-1].items() if name != "from_step"} if rows else environment
-    names = [name for name in {**before, **environment} if before.get(name) != environment.get(name)]
+    usual = {"processes": 1}  # is not written
+    before, now = usual | before, usual | environment
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not rows or names:
         rows.append({"from_step": step, **environment})
     write_text(out / ENVIRONMENTS, "".join(json.dumps(row) + "\n" for row in rows))
-    changes = ", ".join(f"{name} {before.get(name)} -> {environment.get(name)}" for name in names)
+    changes = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)
     return f"resumes in another environment: {changes}. Stop and restore it for exact results." if names else ""

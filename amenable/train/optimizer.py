@@ -78,6 +78,7 @@ class Optimizer:
             for part, decay in ((matrices, config.weight_decay), (others, 0.0))
             for divided in (False, True)
         ]
+        self.usual_groups = [group for group in (matrices, others) if group]
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
                 [group for group in groups if group["params"]],
@@ -147,10 +148,13 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the moments, whole. Where they are divided every process has to call it."""
-        return {str(i): whole_state(part.state_dict()) for i, part in enumerate(self.parts)}
+        """Return the moments, whole, of the same form however the weights are held. Where they are divided every
+        process has to call it."""
+        states = {str(i): whole_state(part.state_dict()) for i, part in enumerate(self.parts)}
+        return {**states, "0": regrouped(states["0"], grouped(self.parts[0]), self.usual_groups)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        state = {**state, "0": regrouped(state["0"], self.usual_groups, grouped(self.parts[0]))}
         for i, part in enumerate(self.parts):
             part.load_state_dict(state[str(i)])
             for parameter, moments in part.state.items():
@@ -179,6 +183,29 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> float:
         if kind and math.isfinite(limit):
             nn.utils.clip_grads_with_norm_(kind, limit, torch.tensor(norm, device=kind[0].device))
     return norm
+
+
+def grouped(part: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
+    """Return the parameters of a torch optimizer by its groups."""
+    return [group["params"] for group in part.param_groups]
+
+
+def regrouped(
+    state: dict[str, Any], old: Sequence[Sequence[nn.Parameter]], new: Sequence[Sequence[nn.Parameter]]
+) -> dict[str, Any]:
+    """Return the state of a torch optimizer for other groups of the same parameters. The options of a new group are
+    those of the old one that its first parameter was in."""
+    if [[*map(id, group)] for group in old] == [[*map(id, group)] for group in new]:
+        return state
+    places = {id(parameter): i for i, parameter in enumerate(p for group in old for p in group)}
+    owners = {id(parameter): i for i, group in enumerate(old) for parameter in group}
+    order = [parameter for group in new for parameter in group]
+    numbers = {id(parameter): i for i, parameter in enumerate(order)}
+    moments = {i: state["state"][places[id(p)]] for i, p in enumerate(order) if places[id(p)] in state["state"]}
+    groups = [
+        {**state["param_groups"][owners[id(group[0])]], "params": [numbers[id(p)] for p in group]} for group in new
+    ]
+    return {"state": moments, "param_groups": groups}
 
 
 def whole_state(value: Any) -> Any:

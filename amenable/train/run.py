@@ -53,6 +53,7 @@ from amenable.train.run_folder import (
     OPTIONS,
     REJECTED,
     STOPPED,
+    comparable,
     is_empty_run,
     is_same,
     read_begun,
@@ -76,8 +77,7 @@ class Run:
         max_kl_steps: int = MAX_KL_STEPS,
         addresses: Mapping[str, str] | None = None,
     ):
-        """addresses: inputs that are no files, such as a model behind an API. InputError for several processes, unless
-        they train a model."""
+        """addresses: inputs that are no files, such as a model behind an API."""
         join_processes(stage, config)
         self.out, self.stage, self.config = Path(out), stage, config
         self.inputs = {name: to_path(path) for name, path in (inputs or {}).items() if path is not None}
@@ -181,9 +181,9 @@ class Run:
     def check_same(self) -> None:
         """Raise InputError for a run of another stage, other options, or inputs that have changed since."""
         old, old_lineage = read_begun(self.out)
-        new = yaml.safe_load(self.yaml())
+        new = comparable(yaml.safe_load(self.yaml()))
         if not old.keys() - new.keys():  # else an option may have been renamed
-            old = {**plain_defaults(self.config), **old}
+            old = {**plain_defaults(self.config), **comparable(old)}
         if old.get("command") != new["command"]:
             raise InputError(f"holds a run of '{old.get('command')}'", self.out, "give --out another folder")
         differing = [key for key in new if key not in MAY_CHANGE_ON_RESUME and not is_same(old.get(key), new[key])]

@@ -60,3 +60,11 @@ def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         pass
     raise InputError("holds something that is not a run", out, "give --out another folder")
+
+
+def comparable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's options without those of its optimizer that say where weights are held, not what they become."""
+    optimizer = options.get("optimizer")
+    if not isinstance(optimizer, dict):
+        return dict(options)
+    return {**options, "optimizer": {name: value for name, value in optimizer.items() if name != "fsdp"}}

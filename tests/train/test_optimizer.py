@@ -12,7 +12,7 @@ from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.train import checkpoint
-from amenable.train.optimizer import Optimizer, OptimizerConfig, is_hidden_matrix
+from amenable.train.optimizer import Optimizer, OptimizerConfig, grouped, is_hidden_matrix, regrouped
 from amenable.train.trained_weights import freeze
 
 PLAIN = OptimizerConfig(learning_rate=0.1, max_grad_norm=0.0)
@@ -166,3 +166,19 @@ def test_weights_that_overflow_are_refused() -> None:
         layer.weight.grad = torch.ones(1, 2)
         optimizer.step()
     assert told and "weights are no longer finite" in told[0]
+
+
+def test_state_of_other_groups_is_that_of_the_same_parameters() -> None:
+    first, second, third = (nn.Parameter(torch.full((1,), float(i))) for i in range(3))
+    old = torch.optim.AdamW([{"params": [first, second], "weight_decay": 0.1}, {"params": [third]}], lr=0.5)
+    for parameter in (first, second, third):
+        parameter.grad = parameter.detach().clone()
+    old.step()
+    new = [[second], [first], [third]]
+    state = regrouped(old.state_dict(), grouped(old), new)
+    assert [group["params"] for group in state["param_groups"]] == [[0], [1], [2]]
+    assert [group["weight_decay"] for group in state["param_groups"]] == [0.1, 0.1, 0.01]
+    assert torch.equal(state["state"][0]["exp_avg"], old.state[second]["exp_avg"])
+    again = regrouped(state, new, grouped(old))
+    assert again["param_groups"] == old.state_dict()["param_groups"]
+    assert torch.equal(again["state"][1]["exp_avg"], old.state[second]["exp_avg"])

@@ -42,3 +42,10 @@ def test_what_has_begun_is_read_or_refused(tmp_path: Path) -> None:
 
 def test_a_list_of_an_item_is_that_item() -> None:
     assert run_folder.is_same("a", ["a"]) and run_folder.is_same(["a"], "a") and not run_folder.is_same("a", "b")
+
+
+def test_where_weights_are_held_may_change() -> None:
+    whole = {"seed": 0, "optimizer": {"eps": 1.0, "fsdp": False}}
+    assert run_folder.comparable(whole) == run_folder.comparable({"seed": 0, "optimizer": {"eps": 1.0, "fsdp": True}})
+    assert run_folder.comparable(whole) != run_folder.comparable({"seed": 0, "optimizer": {"eps": 2.0}})
+    assert run_folder.comparable({"seed": 0}) == {"seed": 0}

@@ -1,0 +1,34 @@
+"""Weights divided among processes; in one process they are whole. tests/test_several_processes.py divides them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from amenable.errors import InputError
+from amenable.models import sharding
+from amenable.models.decoder import Decoder
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+
+
+def test_one_process_holds_everything(make_decoder: Callable[..., Decoder]) -> None:
+    decoder = make_decoder()
+    weights = list(decoder.parameters())
+    sharding.shard(decoder)
+    assert not sharding.is_sharded(decoder) and sharding.whole(decoder) is decoder and not decoder.unsharded
+    assert all(first is second for first, second in zip(decoder.parameters(), weights))
+    assert sharding.gathered(weights[0]) is weights[0] and sharding.held(weights[0]) is weights[0]
+    assert sharding.own_part(weights[1], like=weights[0]) is weights[1]
+
+
+def test_weights_are_loaded_by_name() -> None:
+    layer = nn.Linear(2, 1)
+    sharding.load_weights(layer, {"weight": torch.tensor([[3.0, 4.0]])})
+    assert layer.weight.tolist() == [[3.0, 4.0]]
+
+
+def test_what_takes_whole_matrices_is_refused(make_decoder: Callable[..., Decoder]) -> None:
+    config = OptimizerConfig(learning_rate=1e-3, muon_learning_rate=1e-2, fsdp=True)
+    with pytest.raises(InputError, match="Muon takes whole matrices"):
+        Optimizer([make_decoder()], config)
