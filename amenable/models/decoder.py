@@ -71,8 +71,6 @@ class Decoder(LanguageModel):
         self.cast_weight = CastWeight()
         self.adapter_base = ""
         """name of the model that adapters are on, where there are any"""
-        self.unsharded: tuple[Decoder, ...] = ()
-        """a copy without weights, where these are divided among processes (models/sharding.py)"""
         self.prompt_embeddings: nn.Parameter | None = None
         """of virtual tokens before every row [P, D] (prompt tuning); set by `set_virtual_tokens`"""
         self.prefix_keys_values: nn.Parameter | None = None

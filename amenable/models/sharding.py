@@ -20,6 +20,8 @@ from amenable import processes
 from amenable.models.decoder import Decoder
 
 Model = TypeVar("Model", bound=nn.Module)
+UNSHARDED = "unsharded"
+"""attribute of a decoder whose weights are divided: a copy without weights, in a tuple, so that it is no submodule"""
 
 
 def shard(module: nn.Module) -> None:
@@ -29,7 +31,7 @@ def shard(module: nn.Module) -> None:
         return
     for decoder in [each for each in module.modules() if isinstance(each, Decoder)]:
         blanks = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in decoder.parameters()}
-        decoder.unsharded = (copy.deepcopy(decoder, dict(blanks)).eval(),)
+        setattr(decoder, UNSHARDED, (copy.deepcopy(decoder, dict(blanks)).eval(),))
         for block in decoder.layers:
             fully_shard(block)
         fully_shard(decoder)
@@ -49,7 +51,7 @@ def whole(model: Model) -> Model:
     itself. Every process has to call it."""
     if not is_sharded(model):
         return model
-    decoders = [module for module in model.modules() if isinstance(module, Decoder) and module.unsharded]
+    decoders = [module for module in model.modules() if isinstance(module, Decoder) and hasattr(module, UNSHARDED)]
     copies: dict[int, Any] = {id(decoder): whole_decoder(decoder) for decoder in decoders}
     if id(model) in copies:
         twin: Model = copies[id(model)]
@@ -60,7 +62,7 @@ def whole(model: Model) -> Model:
 
 def whole_decoder(decoder: Decoder) -> Decoder:
     """Return a copy of a decoder with the gathered weights, in evaluation mode."""
-    (empty,) = decoder.unsharded
+    (empty,) = getattr(decoder, UNSHARDED)
     values = {name: gathered(parameter).detach() for name, parameter in decoder.named_parameters()}
     filled = {id(p): nn.Parameter(values[name], requires_grad=False) for name, p in empty.named_parameters()}
     return copy.deepcopy(empty, filled)

@@ -299,8 +299,7 @@ class Run:
         return step
 
     def require_space(self, size: int, save_steps: int) -> None:
-        """Raise InputError if the disk has no room for the checkpoints that are kept, of `size` bytes each, and another
-        being written."""
+        """Raise InputError if the disk has no room for the checkpoints of `size` bytes that are kept, and one more."""
         count = self.keep_checkpoints + 1 if save_steps else 1
         needed = size * count - checkpoint.bytes_on_disk(self.out)
         free = shutil.disk_usage(self.out).free
