@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -199,6 +200,16 @@ def test_divided_weights_with_adapters_or_layers_computed_again(runs: dict[str, 
     require_equal(folders("again"))
     first, second = (read_json_lines(folder / "metrics.jsonl")[0] for folder in folders("bf16"))
     assert first["objective/scores"] == pytest.approx(second["objective/scores"], abs=0.05)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_have_the_result_of_one(runs: dict[str, Any], tmp_path: Path) -> None:
+    cuda = DeviceOptions("cuda", "fp32", 1)
+    on_gpus = {name: replace(runs[name], device=cuda) for name in QUICK}
+    folders = run_both(QUICK, 2, on_gpus, tmp_path, "--optimizer.fsdp")
+    for name in QUICK:
+        require_equal(folders(name))
 
 
 def started(command: Sequence[str], *options: str) -> subprocess.Popen[str]:
