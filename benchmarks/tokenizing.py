@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from amenable import hash_cache
+
 ROOT = Path(__file__).parent.parent
 PEER = ROOT / ".venv-peers" / "bin" / "python"
 WORDS, EXPONENT, DOCUMENT_WORDS = 200_000, 1.05, 400
@@ -113,6 +115,50 @@ def to_cache(file: Path, folder: Path) -> dict[str, float]:
     return {"seconds": time.process_time() - begun}
 
 
+def shards_of(file: Path, folder: Path) -> Path:
+    """Return a folder of four .jsonl.zst files with the lines of a file, written at the first call."""
+    import zstandard
+
+    shards, lines = folder.parent / "shards", file.read_bytes().splitlines(keepends=True)
+    if not shards.exists():
+        shards.mkdir()
+        for number in range(4):
+            content = b"".join(lines[number * len(lines) // 4 : (number + 1) * len(lines) // 4])
+            (shards / f"{number}.jsonl.zst").write_bytes(zstandard.compress(content))
+    return shards
+
+
+def to_shards(file: Path, folder: Path) -> dict[str, float]:
+    """Time from four .jsonl.zst files to the memory maps of each, and what is joined."""
+    from amenable.text.tokenizer import Tokenizer
+    from amenable.train.token_cache import read_texts
+
+    hash_cache.LARGE = 1 << 20  # a shard a file, though compressed ones are small here
+    shards, tokenizer = shards_of(file, folder), Tokenizer.load(folder)
+    begun = time.process_time()
+    read_texts(shards, tokenizer)
+    return {"seconds": time.process_time() - begun}
+
+
+def shuffled(file: Path, folder: Path) -> dict[str, float]:
+    """Time an epoch of chunks of 256 tokens of the shards, in an order that is computed where it is read; `rows` are
+    chunks a second."""
+    from amenable.data import orders
+    from amenable.data.mixture import token_batches
+    from amenable.stages.pretrain import Config
+    from amenable.text.tokenizer import Tokenizer
+    from amenable.train.text_chunks import read_chunks
+
+    hash_cache.LARGE, orders.MAX_STORED = 1 << 20, 1
+    config = Config(data=shards_of(file, folder))
+    texts = read_chunks(config, Tokenizer.load(folder), 256, config.eval_tokens)
+    begun = time.process_time()
+    steps, _ = token_batches(config.data, texts.lengths, 16384, 1.0, 0)
+    rows = sum(len(texts.training[i][0]) > 0 for step in range(len(steps)) for i in steps[step])
+    seconds = time.process_time() - begun
+    return {"seconds": seconds, "rows": rows / seconds}
+
+
 def start(file: Path, folder: Path) -> dict[str, float]:
     """Time what a run does with text that is in the cache before its first step: hashes of the lineage, chunks of 1,024
     tokens, held-out rows, the first steps."""
@@ -137,6 +183,8 @@ ROWS: dict[str, tuple[Callable[[Path, Path], dict[str, float]], str]] = {
     "lookup": (lookup, "looking up words"),
     "long_word": (long_word, "a word of 400,000 letters, times as long as one of 100,000:"),
     "to_cache": (to_cache, "file to memory maps"),
+    "to_shards": (to_shards, "four `.jsonl.zst` files to memory maps"),
+    "shuffled": (shuffled, "an epoch in random order, rows a second:"),
     "start": (start, "start from the cache, first time"),
     "start_again": (start, "start from the cache"),
 }
@@ -173,8 +221,9 @@ def table(megabytes: float, figures: dict[str, dict[str, float]]) -> list[str]:
     for name, row in figures.items():
         seconds = row.get("seconds", row.get("load", 0.0) + row.get("map", 0.0))
         words = names.get(name, "`datasets.load_dataset` and `map`")
-        speed = "" if name.startswith(("start", "long")) else f"{megabytes / seconds:.1f}"
+        speed = "" if name.startswith(("start", "long", "shuffled")) else f"{megabytes / seconds:.1f}"
         words += f" {row['ratio']:.1f}" if "ratio" in row else ""
+        words += f" {row['rows']:,.0f}" if name == "shuffled" else ""
         lines.append(f"| {words} | {seconds:.2f} | {speed} | {row.get('peak', 0) or ''} |")
     if "datasets" in figures:
         lines.append(
@@ -203,7 +252,12 @@ def main(arguments: list[str] | None = None) -> int:
         train(file, folder / "tokenizer")
         figures = {}
         for name in ROWS:
-            if file.stat().st_size < 1e9 or name not in ("library", "lookup"):  # these hold all texts in memory
+            if file.stat().st_size < 1e9 or name not in (
+                "library",
+                "lookup",
+                "to_shards",
+                "shuffled",
+            ):  # these hold all texts in memory
                 figures[name] = measure(name, file, folder / "tokenizer", folder / "cache")
         if options.peer:
             figures["datasets"] = measure_peer(Path(options.peer), file, folder / "tokenizer", folder / "cache")

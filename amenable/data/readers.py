@@ -177,6 +177,8 @@ def _columnar_rows(file: Path) -> Iterator[Any]:
         for batch in _parquet_batches(file) if kind == "parquet" else _arrow_batches(file):
             for start in range(0, batch.num_rows, BATCH):
                 yield from batch.slice(start, BATCH).to_pylist()
+    except MemoryError:  # one of Arrow's is an ArrowException
+        raise
     except (OSError, pyarrow.ArrowException) as error:
         problem = str(error).splitlines()[0]
         raise InputError(f"no {kind} file, or damaged: {problem}", file, "fetch it again") from None

@@ -59,7 +59,9 @@ def url_errors(url: str | Path) -> Iterator[None]:
     except Exception as error:  # each file system has errors of its own
         missing = isinstance(error, FileNotFoundError)
         problem = "no such file or folder" if missing else f"cannot be read ({type(error).__name__}: {error})"
-        raise InputError(" ".join(problem.split())[:300], url, "check the address, and your rights there") from None
+        raise InputError(
+            " ".join(problem.split())[:300], url, "check the address, the connection, and your rights there"
+        ) from None
 
 
 def file_system(url: str | Path) -> tuple[Any, str]:

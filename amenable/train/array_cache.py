@@ -13,6 +13,7 @@ below 32 MiB become arrays in memory at each start.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
@@ -158,6 +159,7 @@ def make_shards(
                 print(f"data  {shard.folder} is torn or altered: tokenizes {path} anew", file=sys.stderr)
                 shutil.rmtree(shard.folder)
             build(shard.folder, shard.files, conversion, lambda read, _: progress(done + read, size), columns)
+            gc.collect()  # the words of a shard's encoder are in a cycle, and many megabytes
         done += shard.size
 
     if new := sum(not shard.folder.exists() for shard in missing.values()):

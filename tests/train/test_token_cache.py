@@ -182,3 +182,66 @@ def test_text_larger_than_memory_trains_in_two_gibibytes(tokenizer_folder: Path,
             f"{data.stat().st_size / 1e6:,.0f} MB, {steps} steps: {time.monotonic() - begun:,.0f} s, {peak >> 10:,} MiB"
         )
         assert peak < 2 * 2**20, "KiB"
+
+
+LIMITED = """
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+
+from amenable import hash_cache
+from amenable.data import orders, sharded_array
+from amenable.data.mixture import token_batches
+from amenable.stages.pretrain import Config
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.text_chunks import read_chunks
+
+hash_cache.LARGE, orders.MAX_STORED, sharded_array.MAX_MAPS = 1 << 20, 1 << 10, 4
+data, room = sys.argv[1], int(sys.argv[3])
+tokenizer = Tokenizer.load(Path(sys.argv[2]))
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
+try:
+    np.ones(room)
+    sys.exit("the limit does not hold")
+except MemoryError:
+    texts = read_chunks(Config(data=data), tokenizer, 256, 2000)
+steps, _ = token_batches(data, texts.lengths, 65536, 1.0, 0)
+tokens = sum(len(texts.training[i][0]) for step in range(len(steps)) for i in steps[step])
+print(tokens, int(texts.lengths[0].sum(dtype=np.int64)), type(steps.indices).__name__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_shards_larger_than_the_memory_are_tokenized_and_read_in_random_order(tmp_path: Path) -> None:
+    """LIMITED_TEXT_MB of text, 600 by default, .jsonl.zst and .parquet, in an address space with room for a half,
+    and four shards mapped at a time."""
+    from benchmarks.tokenizing import make_text, train
+
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    zstandard = pytest.importorskip("zstandard")
+    megabytes, piece, shards = int(os.environ.get("LIMITED_TEXT_MB", "600")), tmp_path / "piece", tmp_path / "shards"
+    shards.mkdir()
+    make_text(piece, megabytes / 12)
+    train(piece, tmp_path / "tokenizer")
+    rows = [json.loads(line) for line in piece.read_text("utf-8").splitlines()]
+    for number in range(6):
+        (shards / f"{number}.jsonl.zst").write_bytes(zstandard.compress(piece.read_bytes()))
+        parquet.write_table(arrow.Table.from_pylist(rows), shards / f"{number}.parquet", row_group_size=1000)
+    room = megabytes * 1_000_000 // 2
+    command = [sys.executable, "-c", LIMITED, f"{shards}/*", str(tmp_path / "tokenizer"), str(room)]
+    alone = dict.fromkeys(("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
+    environment = {**os.environ, **alone, "AMENABLE_CACHE": str(tmp_path / "cache")}
+    environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # others take a gigabyte of addresses at once
+    for again in (False, True):
+        begun = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert ("12 of 12 shards) once" in done.stderr) != again, "it is tokenized once"
+        print(f"{megabytes} MB, room for {room:,} bytes: {time.monotonic() - begun:,.0f} s, {done.stdout.strip()}")
+        read, tokens, order = done.stdout.split()
+        assert order == "Computed" and 0.9 * int(tokens) < int(read) <= int(tokens)
