@@ -8,9 +8,9 @@ many microbatches as a budget of tokens needs, and the gradient does not depend 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -90,6 +90,9 @@ def accumulate(
     Elements of several rows that are over the budget, and coupled ones, are computed in parts p, exactly as long as
     outputs do not depend on chance (dropout is off): o = (o_p)_p without gradients; g = dL/do; for each part the
     gradient of sum(g_p o_p).
+
+    Several processes divide the elements, or a coupled group's parts; each adds its share of the gradient, and the sum
+    is the optimizer's (train/optimizer.py). Statistics are of all.
     """
     objectives = list(objectives) if isinstance(objectives, Sequence) else [objectives]
     first, stats = objectives[0], Stats()
@@ -97,21 +100,12 @@ def accumulate(
     names = [name for name, element in zip(sources or (), elements) if first.weight(element)]
     elements = [element for element in elements if first.weight(element)]
     total = sum(first.weight(element) for element in elements)
-    chosen = own_elements(first, elements)
-    filler = min(elements, key=lambda element: size_of(first, element), default=None)
-    elements, names = [elements[i] for i in chosen], [names[i] for i in chosen] if names else []
-    of_elements = [first.rows(element) for element in elements]
-    weights = [first.weight(element) for element in elements]
-    groups = divide(first, of_elements, max_tokens)
-    if filler is not None and processes.size() > 1:
-        elements, weights = [*elements, filler], [*weights, 0.0]
-        of_elements = [*of_elements, first.rows(filler)]
-        groups = in_step(groups, filler_group(first, of_elements, max_tokens))
-    rows = list(chain.from_iterable(of_elements))
+    portion = portion_of(first, elements, names, max_tokens)
+    elements, names, weights, groups = portion.elements, portion.names, portion.weights, portion.groups
     owned = [own_parts(first, group) for group in groups]
     for group, own, passes in tracked(list(zip(groups, owned, passes_of_all(owned))), progress):
         members, share = [elements[i] for i in group.elements], sum(weights[i] for i in group.elements) / total
-        parts = [load(rows, part, runtime, max_tokens) for part in group.microbatches]
+        parts = [load(portion.rows, part, runtime, max_tokens) for part in group.microbatches]
         for objective in objectives:
             outputs = compute(objective, parts, runtime, own, passes)
             loss, figures = objective.loss(members, outputs)
@@ -131,9 +125,30 @@ def accumulate(
     return processes.summed_numbers({name: float(value) for name, value in stats.items()}) | by_source.means()
 
 
-def size_of(objective: Objective[E], element: E) -> int:
-    """Return the tokens of an element's rows."""
-    return sum(len(ids) for ids, _ in objective.rows(element))
+@dataclass(frozen=True)
+class Portion(Generic[E]):
+    """What one process computes of a step."""
+
+    elements: Sequence[E]
+    names: list[str]
+    """of the elements' sources; none where they are not counted by source"""
+    weights: Sequence[float]
+    rows: Sequence[Row]
+    groups: Sequence[LossGroup]
+
+
+def portion_of(objective: Objective[E], elements: Sequence[E], names: Sequence[str], max_tokens: int) -> Portion[E]:
+    """Return this process's portion of a step, all of it in a process alone; several have as many groups each, some of
+    which may be fillers of weight 0, of the step's shortest element."""
+    chosen = own_elements(objective, elements)
+    own, own_names = [elements[i] for i in chosen], [names[i] for i in chosen] if names else []
+    of_elements, weights = [objective.rows(element) for element in own], [objective.weight(element) for element in own]
+    groups = divide(objective, of_elements, max_tokens)
+    if elements and processes.size() > 1:
+        filler = min(elements, key=lambda element: sum(len(ids) for ids, _ in objective.rows(element)))
+        own, weights, of_elements = [*own, filler], [*weights, 0.0], [*of_elements, objective.rows(filler)]
+        groups = in_step(groups, filler_group(objective, of_elements, max_tokens))
+    return Portion(own, own_names, weights, list(chain.from_iterable(of_elements)), groups)
 
 
 def filler_group(objective: Objective[Any], elements: Sequence[Sequence[Row]], max_tokens: int) -> LossGroup:
