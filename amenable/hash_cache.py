@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from amenable.errors import InputError
 from amenable.files import sha256, write_text
 
 LARGE = 1 << 25
@@ -59,8 +60,8 @@ def cached_sha256(path: Path) -> str:
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
             write_text(entry, json.dumps({"path": str(resolved), "state": state, "sha256": value}))
-        except OSError:
-            pass  # a cache that cannot be written only costs time
+        except (OSError, InputError):
+            pass  # a cache that cannot be written, or that another process writes now, only costs time
     return value
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from amenable import hash_cache
+from amenable.files import disk_errors
 from amenable.hash_cache import cache_folder, cached_sha256
 
 
@@ -62,6 +63,15 @@ def test_a_file_that_has_just_changed_is_not_kept(file: Path, monkeypatch: pytes
 
 def test_a_cache_that_cannot_be_written_only_costs_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMENABLE_CACHE", str(file))
+    assert cached_sha256(file) == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_an_entry_that_another_process_renames_first_costs_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename_first(path: Path, text: str) -> None:
+        with disk_errors(path):
+            path.with_name("gone").rename(path)
+
+    monkeypatch.setattr(hash_cache, "write_text", rename_first)
     assert cached_sha256(file) == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
