@@ -1,12 +1,27 @@
 """The whole method at its smallest: every stage runs, a report comes out, and running it again does nothing anew."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from amenable.recipes import demo
+import pytest
+
+from amenable.recipes import demo, pipeline
 
 
-def test_the_demo_from_end_to_end_and_again(tmp_path: Path) -> None:
+def run_in_turn(runs: Sequence[pipeline.StageRun]) -> None:
+    """Run stages in this process, one after another."""
+    for run in runs:
+        run.run()
+
+
+@pytest.mark.parametrize(
+    "run_all", [run_in_turn, pytest.param(pipeline.run_all, marks=pytest.mark.slow)], ids=["in turn", "as processes"]
+)
+def test_the_demo_from_end_to_end_and_again(
+    run_all: Callable[[Sequence[pipeline.StageRun]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "run_all", run_all)
     config = demo.Config(out=tmp_path / "demo", size="smoke", claims=("b",))
     demo.run(config)
     report = json.loads((config.out / "report.json").read_text())

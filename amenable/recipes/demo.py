@@ -24,6 +24,7 @@ from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_tracke
 from amenable.stages import annotate, dpo, evaluate, ngram, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.trackers import TrackerName
+from amenable.world.settings import Sizes
 
 BRIEF = ("b", "c", "d", "e", "f", "g", "i", "m", "n", "o")
 """the claims that fit into ten minutes"""
@@ -252,13 +253,29 @@ def shrink(run: StageRun) -> StageRun:
     """Return the run with everything as small as it goes."""
     brief = sample.SamplingOptions(temperature=1.0, max_new_tokens=24)
     quick = OptimizerConfig(learning_rate=1e-3)
+    sizes = Sizes(
+        people=12,
+        documents=400,
+        validation_documents=30,
+        demonstrations=100,
+        validation_demonstrations=10,
+        reward_prompts=60,
+        ppo_prompts=60,
+        validation_prompts=20,
+        test_prompts=40,
+        suite_prompts=6,
+        public_demonstrations=60,
+        validation_public_demonstrations=10,
+        task_questions=20,
+    )
     smaller: dict[str, dict[str, Any]] = {
+        "world": {"sizes": sizes},
         "pretrain": {"max_steps": 6, "tokens_per_step": 512, "warmup_steps": 1, "eval_steps": 6, "eval_tokens": 2000},
         "sft": {"epochs": 1, "batch_size": 64, "warmup_steps": 1, "optimizer": quick},
         "sample": {"max_prompts": 16, "num_generations": 3, "sampling": brief},
         "reward": {"prompts_per_step": 4, "warmup_steps": 1},
         "ppo": {"max_steps": 2, "prompts_per_step": 8, "max_new_tokens": 16, "warmup_steps": 1, "eval_prompts": 4},
         "dpo": {"batch_size": 16, "warmup_steps": 1, "eval_prompts": 4, "max_new_tokens": 16},
-        "evaluate": {"max_prompts": 12, "max_new_tokens": 16, "text_tokens": 2000, "best_of_prompts": 4},
+        "evaluate": {"max_prompts": 8, "max_new_tokens": 16, "text_tokens": 2000, "best_of_prompts": 4},
     }
     return StageRun(replace(run.config, **smaller.get(run.stage, {})))
