@@ -17,6 +17,9 @@ real: $(READY)
 demo: $(READY)
 	$(BIN)/amenable demo $(ARGS)
 
+# children of a test are processes of this package: compiled once, whatever the environment says
+test test-slow: export PYTHONDONTWRITEBYTECODE =
+
 test: $(READY_DEV)
 	$(BIN)/python -m pytest -m "not slow and not cuda" -n 2 $(ARGS)
 

@@ -2,7 +2,9 @@
 
 import ast
 import dataclasses
+import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,10 +65,29 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 SOURCES = [path for path in MODULES if path.parent.name in ("stages",)]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def parsed_once() -> Iterator[None]:
+    """Syntax trees are kept while these tests run."""
+    yield
+    nodes_of.cache_clear()
+
+
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Every node of a module's syntax tree, the module first."""
+    return list(ast.walk(ast.parse(path.read_text("utf-8"))))
+
+
+def tree_of(path: Path) -> ast.Module:
+    module = nodes_of(path)[0]
+    assert isinstance(module, ast.Module)
+    return module
+
+
 def imports(path: Path) -> set[str]:
     """Every module a file imports, at the top or inside a function."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -105,20 +126,18 @@ def test_functional_knows_tensors_only() -> None:
 def test_functional_holds_what_is_used_or_said_to_come() -> None:
     """Used by another package, or by a function of functional/ that is; no name stands in UNUSED that is used."""
 
-    def names(tree: ast.AST) -> set[str]:
-        nodes = list(ast.walk(tree))
+    def names(nodes: list[ast.AST]) -> set[str]:
         plain = {node.id for node in nodes if isinstance(node, ast.Name)}
         return plain | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
     functional = [path for path in MODULES if path.parent.name == "functional"]
-    trees = {path: ast.parse(path.read_text("utf-8")) for path in MODULES}
     bodies = {
-        node.name: names(node)
+        node.name: names(list(ast.walk(node)))
         for path in functional
-        for node in trees[path].body
+        for node in tree_of(path).body
         if isinstance(node, (ast.FunctionDef, ast.ClassDef))
     }
-    used = set(bodies) & set().union(*(names(tree) for path, tree in trees.items() if path not in functional))
+    used = set(bodies) & set().union(*(names(nodes_of(path)) for path in MODULES if path not in functional))
     while more := {name for name in bodies if any(name in bodies[user] for user in used)} - used:
         used |= more
     assert set(bodies) - used == set(UNUSED)
@@ -168,7 +187,7 @@ def test_answers_end_wherever_their_tokenizer_says() -> None:
 
 def test_nothing_imports_cuda_or_does_work_at_import() -> None:
     for path in MODULES:
-        for node in ast.parse(path.read_text("utf-8")).body:
+        for node in tree_of(path).body:
             assert isinstance(
                 node,
                 (
@@ -212,23 +231,23 @@ def test_every_configuration_field_is_read() -> None:
             assert re.search(rf"(config|self)\.{name}\b", text), f"{path.name}: nothing reads '{name}'"
 
 
-def docstrings(tree: ast.Module) -> list[str]:
+def docstrings(path: Path) -> list[str]:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
+    found = (ast.get_docstring(node) for node in nodes_of(path) if isinstance(node, documented))
     return [docstring for docstring in found if docstring]
 
 
 def test_docstrings_open_with_a_verb_or_a_noun() -> None:
     """Fewer than 2 % may open with a question word, as at rlax, nanochat and starlette."""
-    every = [docstring for path in MODULES for docstring in docstrings(ast.parse(path.read_text("utf-8")))]
+    every = [docstring for path in MODULES for docstring in docstrings(path)]
     questions = [docstring.splitlines()[0] for docstring in every if QUESTION.match(docstring)]
     assert len(every) > 1000 and len(questions) < 0.02 * len(every), questions
 
 
-def assigned(tree: ast.Module) -> set[str]:
+def assigned(path: Path) -> set[str]:
     """Names of variables, attributes, parameters, functions and classes that a module defines."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -242,5 +261,5 @@ def assigned(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_names_say_what_they_name(path: Path) -> None:
-    names = assigned(ast.parse(path.read_text("utf-8"))) & FORBIDDEN
+    names = assigned(path) & FORBIDDEN
     assert names == ({"what", "how"} if path.name == "errors.py" and path.parent == PACKAGE else set())

@@ -37,6 +37,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory, make_decoder: Callable[..., D
         ppo_prompts=4,
         validation_prompts=4,
         test_prompts=12,
+        suite_prompts=6,
+        public_demonstrations=6,
+        validation_public_demonstrations=2,
+        task_questions=20,
     )
     world = ClosedWorld.make(0, small)
     world.write(folder / "world")

@@ -20,6 +20,10 @@ def small_world() -> ClosedWorld:
         ppo_prompts=4,
         validation_prompts=4,
         test_prompts=40,
+        suite_prompts=6,
+        public_demonstrations=6,
+        validation_public_demonstrations=2,
+        task_questions=20,
     )
     return ClosedWorld.make(0, sizes)
 

@@ -119,7 +119,13 @@ def test_an_edit_that_gold_approves_of_is_no_attack(
 def test_gold_is_that_of_the_world_of_the_prompts(items: list[TokenizedRanking], tmp_path: Path) -> None:
     few = {"people": 6, "documents": 20, "validation_documents": 4, "demonstrations": 8, "validation_demonstrations": 4}
     prompts = {"reward_prompts": 4, "ppo_prompts": 4, "validation_prompts": 4, "test_prompts": 6}
-    world = ClosedWorld.make(0, Sizes(**few, **prompts))
+    others = {
+        "suite_prompts": 6,
+        "public_demonstrations": 6,
+        "validation_public_demonstrations": 2,
+        "task_questions": 20,
+    }
+    world = ClosedWorld.make(0, Sizes(**few, **prompts, **others))
     folder = world.write(tmp_path / "world")
     prompt = next(iter(world.truths))
     options = AttackOptions(world=folder)

@@ -337,6 +337,10 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory, make_decoder: Callable[
         ppo_prompts=24,
         validation_prompts=6,
         test_prompts=6,
+        suite_prompts=6,
+        public_demonstrations=6,
+        validation_public_demonstrations=2,
+        task_questions=20,
     )
     world = ClosedWorld.make(0, sizes)
     world.write(root / "world")

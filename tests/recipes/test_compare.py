@@ -42,7 +42,13 @@ def untrained(make_decoder: Callable[..., Decoder], words: Tokenizer, tmp_path: 
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = {"people": 6, "documents": 20, "validation_documents": 4, "demonstrations": 8, "validation_demonstrations": 4}
     prompts = {"reward_prompts": 4, "ppo_prompts": 4, "validation_prompts": 4, "test_prompts": 60}
-    return ClosedWorld.make(0, Sizes(**few, **prompts)).write(tmp_path_factory.mktemp("world") / "run")
+    others = {
+        "suite_prompts": 6,
+        "public_demonstrations": 6,
+        "validation_public_demonstrations": 2,
+        "task_questions": 20,
+    }
+    return ClosedWorld.make(0, Sizes(**few, **prompts, **others)).write(tmp_path_factory.mktemp("world") / "run")
 
 
 def compared(config: compare.Config) -> dict[str, Any]:

@@ -65,10 +65,14 @@ def test_calls_run_and_leave_their_options(tmp_path: Path) -> None:
 
 
 def test_independent_calls_run_as_processes_and_a_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    missing = StageRun(dpo.Config(model=tmp_path / "none", data=tmp_path / "no.jsonl", out=tmp_path / "d"))
-    with pytest.raises(InputError, match="'dpo' ended with exit code 2"):
+    """A stage of two words is the command with a hyphen."""
+    missing = StageRun(distill_context.Config(model=tmp_path / "none", out=tmp_path / "d"))
+    assert (missing.stage, missing.command) == ("distill_context", "distill-context")
+    with pytest.raises(InputError, match="'distill_context' ended with exit code 2"):
         run_all([missing, token_call(tmp_path, "tok")])
-    assert f"{tmp_path.name}/d: amenable: " in capfd.readouterr().err  # the child's own message, passed on
+    printed = capfd.readouterr().err
+    assert f"{tmp_path.name}/d: amenable: " in printed and "no command" not in printed  # the child's own message
+    assert "command: distill-context" in missing.plan.read_text()
 
 
 def test_what_reads_another_waits_for_it(tmp_path: Path) -> None:
@@ -92,14 +96,6 @@ def test_nothing_begins_before_what_it_reads_has_ended(tmp_path: Path) -> None:
         run_all([StageRun(last), *calls])
     assert "no such file" not in str(error.value)
     assert all((call.out / "finished.json").exists() for call in calls)
-
-
-def test_a_stage_of_two_words_is_the_command_with_a_hyphen(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    run = StageRun(distill_context.Config(model=tmp_path / "none", out=tmp_path / "d"))
-    assert (run.stage, run.command) == ("distill_context", "distill-context")
-    with pytest.raises(InputError, match="ended with exit code 2"):
-        run_all([run, token_call(tmp_path, "tok")])
-    assert "no command" not in capfd.readouterr().err and "command: distill-context" in run.plan.read_text()
 
 
 @pytest.mark.slow
@@ -132,7 +128,8 @@ def test_finished_calls_look_whether_they_are_the_same_without_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
-    run_all(calls)
+    for call in calls:
+        run_all([call])
     made = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
     capfd.readouterr()
 

@@ -39,6 +39,10 @@ SIZES = Sizes(
     ppo_prompts=8,
     validation_prompts=4,
     test_prompts=6,
+    suite_prompts=6,
+    public_demonstrations=6,
+    validation_public_demonstrations=2,
+    task_questions=20,
 )
 BAD = "You are a fool. I will not tell you."
 WORSE = "No, you fool."

@@ -25,6 +25,10 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> ClosedWorld:
         ppo_prompts=4,
         validation_prompts=4,
         test_prompts=40,
+        suite_prompts=6,
+        public_demonstrations=6,
+        validation_public_demonstrations=2,
+        task_questions=20,
     )
     return ClosedWorld.make(0, sizes)
 

@@ -148,9 +148,9 @@ def test_a_reward_of_a_whole_base_is_not_on_the_policys_few_bits(
     ],
 )
 def test_a_bad_adapter_is_one_line_and_nothing_is_made(
-    configs: dict[str, tuple[Any, Any]], adapted_judge: Path, damage: Any, message: str
+    configs: dict[str, tuple[Any, Any]], adapted_judge: Path, damage: Any, message: str, tmp_path: Path
 ) -> None:
-    folder = adapted_judge / "adapter"
+    folder = shutil.copytree(adapted_judge, tmp_path / "damaged") / "adapter"
     damage(folder)
     stage, config = configs["ppo"]
     with pytest.raises(InputError, match=message):
@@ -244,11 +244,11 @@ def of_two_precisions(runtime: Runtime) -> list[tuple[Runtime, float]]:
     return [(runtime, 1e-5), (replace(runtime, bf16=True), 0.02)]
 
 
-@pytest.fixture
-def adapted_judge(configs: dict[str, tuple[Any, Any]]) -> Path:
+@pytest.fixture(scope="module")
+def adapted_judge(assistant: Path, files: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model that is adapters on the policy's base."""
-    stage, config = configs["reward"]
-    return stage.run(config)
+    out = tmp_path_factory.mktemp("adapted") / "reward"
+    return reward.run(reward.Config(model=assistant, data=files.rankings, out=out, **RATE, **COMMON))
 
 
 @pytest.mark.parametrize("inner", ["", "adapter"])

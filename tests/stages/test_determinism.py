@@ -34,7 +34,7 @@ from tests.conftest import write_rows
 MACHINE = DeviceOptions("cpu", "fp32", 1)
 ONLINE = {"rloo": rloo, "grpo": grpo, "reinforce": reinforce, "a2c": a2c, "trpo": trpo,
           "expert-iteration": expert_iteration, "online-dpo": online_dpo}  # fmt: skip
-STAGES = ("pretrain", "sft", "classify", "reward", "ppo", "ppo-ptx", "ppo-bf16", "dpo", "kto", *ONLINE)
+STAGES = ("pretrain", "sft", "classify", "reward", "ppo-ptx", "ppo-bf16", "dpo", "kto", *ONLINE)
 
 
 LABELLED = [{"text": f"{('Bad', 'Good')[i % 2]} {i}", "label": i % 2} for i in range(40)]
@@ -78,8 +78,7 @@ def calls(
         "pretrain": (pretrain, replace(pretrain_config, max_steps=3, warmup_steps=1, eval_steps=3, dropout=0.1)),
         "sft": (sft, replace(sft_config, epochs=1, batch_size=24, dropout=0.2)),
         "classify": (classify, tagged),
-        "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=24)),
-        "ppo": (ppo, policy),
+        "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=24, max_prompts=48)),
         "ppo-ptx": (ppo, replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)),
         "ppo-bf16": (ppo, replace(policy, device=replace(MACHINE, precision="bf16"))),
         "dpo": (dpo, replace(preferences, validation_split=0.25, warmup_steps=1, device=MACHINE)),

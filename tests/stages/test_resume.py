@@ -86,7 +86,6 @@ def configs(
         "pretrain": (pretrain, replace(pretrain_config, max_steps=6, eval_steps=3, save_steps=2)),
         "sft": (sft, replace(sft_config, epochs=2, batch_size=24, keep_weights="loss", save_steps=2)),
         "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=12, save_steps=2)),
-        "ppo": (ppo, policy),
         "ppo-ptx": (ppo, mixed),
         "dpo": (dpo, replace(preferences, warmup_steps=1, validation_split=0.25, save_steps=2, device=MACHINE)),
         "sample": (sample, replace(asked, sampling=Sampling(max_new_tokens=8), prompts_per_step=2, device=MACHINE)),
@@ -132,7 +131,7 @@ def left(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if "writing" in path.name or path.name.startswith("checkpoint")]
 
 
-STEPPED = ("pretrain", "sft", "reward", "ppo", "ppo-ptx", "dpo", "sample", "evaluate")
+STEPPED = ("pretrain", "sft", "reward", "ppo-ptx", "dpo", "sample", "evaluate")
 
 
 @pytest.mark.parametrize("place", [IN_A_STEP, IN_A_CHECKPOINT], ids=["in a step", "in a checkpoint"])
@@ -156,7 +155,7 @@ def test_a_killed_run_goes_on_to_the_bit(
 
 
 def small_world(out: Path) -> world.Config:
-    return world.Config(out=out, sizes=Sizes(6, 20, 4, 20, 4, 60, 4, 4, 40))
+    return world.Config(out=out, sizes=Sizes(6, 20, 4, 20, 4, 60, 4, 4, 40, 6, 6, 2, 20))
 
 
 @pytest.fixture(scope="module")

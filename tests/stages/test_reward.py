@@ -31,6 +31,14 @@ def short(reward_config: reward.Config, tmp_path: Path) -> reward.Config:
     return replace(reward_config, out=tmp_path / "short", epochs=1, prompts_per_step=12)
 
 
+@pytest.fixture(scope="module")
+def usual(reward_config: reward.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `short`."""
+    return reward.run(
+        replace(reward_config, out=tmp_path_factory.mktemp("short") / "run", epochs=1, prompts_per_step=12)
+    )
+
+
 @pytest.fixture
 def items(short: reward.Config, words: Tokenizer) -> list[TokenizedRanking]:
     return reward.read(short, words, 64)[0][:5]
@@ -105,10 +113,10 @@ def test_a_model_pretrained_on_votes_goes_on_as_it_is(
 
 
 def test_the_head_has_a_learning_rate_of_its_own(
-    short: reward.Config, words: Tokenizer, runtime: Runtime, rows_of: Callable, tmp_path: Path
+    short: reward.Config, usual: Path, words: Tokenizer, runtime: Runtime, rows_of: Callable
 ) -> None:
     """By default 1 / D. At 0 it stays at zero, and the body, which learns through it, stays as well."""
-    rows = rows_of(reward.run(replace(short, out=tmp_path / "usual")))
+    rows = rows_of(usual)
     assert max(row["head_lr"] for row in rows) == 0.031 and max(row["lr"] for row in rows) < 0.02  # D = 32
     still = loading.load_reward_model(reward.run(replace(short, head_learning_rate=0.0)), runtime, words)
     base, _ = loading.load_policy(short.model, runtime)
@@ -135,12 +143,12 @@ def test_without_demonstrations_the_zero_is_that_of_the_answers(
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4)
 
 
-@pytest.mark.parametrize("stop", [2, 6])
 def test_a_stopped_run_goes_on_to_the_bit(
-    short: reward.Config, run_in_two: Callable, outcome: Callable, tmp_path: Path, stop: int
+    short: reward.Config, usual: Path, run_in_two: Callable, outcome: Callable, tmp_path: Path
 ) -> None:
-    whole = outcome(reward.run(replace(short, out=tmp_path / "whole")))
-    assert outcome(run_in_two(reward, short, stop)) == whole
+    for stop in (2, 6):
+        parted = run_in_two(reward, replace(short, out=tmp_path / f"stopped-{stop}"), stop)
+        assert outcome(parted) == outcome(usual), f"stopped at {stop}"
 
 
 def test_the_loss_by_hand(
@@ -262,10 +270,10 @@ def test_pairs_of_two_answers_are_their_prompts(
 
 
 def test_pairs_make_as_many_updates_and_see_answers_more_than_once(
-    short: reward.Config, run_in_two: Callable, outcome: Callable, rows_of: Callable, tmp_path: Path
+    short: reward.Config, usual: Path, run_in_two: Callable, outcome: Callable, rows_of: Callable, tmp_path: Path
 ) -> None:
     """72 prompts of two pairs each: the tied answers are in one pair, the best one is in two."""
-    by_prompt = rows_of(reward.run(replace(short, out=tmp_path / "prompts")))
+    by_prompt = rows_of(usual)
     whole = reward.run(replace(short, out=tmp_path / "whole", batch_unit="pairs"))
     assert len(rows_of(whole)) == len(by_prompt) == 6
     log = [row["loss"] for row in rows_of(whole)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -100,9 +101,24 @@ def made(folder: Path) -> dict[str, Any]:
     return {**files, "config.yaml": options, "figures": facts}
 
 
+@pytest.fixture(scope="module")
+def wholes(
+    lasting: dict[str, tuple[Any, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[dict[str, Any], list[int]]]:
+    """wholes(name): the stage run to the longer end at once: what it made, and its checkpoints."""
+
+    @functools.cache
+    def whole(name: str) -> tuple[dict[str, Any], list[int]]:
+        stage, short = lasting[name]
+        out = stage.run(replace(short, **LONGER[name], out=tmp_path_factory.mktemp(name) / "whole"))
+        return made(out), checkpoint.steps(out)
+
+    return whole
+
+
 @pytest.mark.parametrize("name", FINISHED)
 def test_a_finished_run_goes_on_as_if_it_had_been_longer_from_the_start(
-    name: str, lasting: dict[str, tuple[Any, Any]], tmp_path: Path
+    name: str, lasting: dict[str, tuple[Any, Any]], wholes: Callable, tmp_path: Path
 ) -> None:
     stage, short = lasting[name]
     config = replace(short, out=tmp_path / "run")
@@ -113,12 +129,12 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer_from_the_start(
     assert made(stage.run(config)) == before, "the same command does nothing, and keeps the checkpoint"
     assert checkpoint.steps(config.out) == [kept]
     longer = replace(config, **LONGER[name])
-    assert made(stage.run(longer)) == made(stage.run(replace(longer, out=tmp_path / "whole")))
-    assert checkpoint.steps(config.out) == checkpoint.steps(tmp_path / "whole") != [kept]
+    assert (made(stage.run(longer)), checkpoint.steps(config.out)) == wholes(name)
+    assert checkpoint.steps(config.out) != [kept]
 
 
 def test_a_run_killed_while_it_is_opened_again_goes_on_either_way(
-    lasting: dict[str, tuple[Any, Any]], tmp_path: Path
+    lasting: dict[str, tuple[Any, Any]], wholes: Callable, tmp_path: Path
 ) -> None:
     """It has not finished any more, and its options are those of the shorter run."""
     stage, short = lasting["ppo"]
@@ -128,16 +144,16 @@ def test_a_run_killed_while_it_is_opened_again_goes_on_either_way(
     assert made(stage.run(config)) == before
     (config.out / "finished.json").unlink()
     longer = replace(config, **LONGER["ppo"])
-    assert made(stage.run(longer)) == made(stage.run(replace(longer, out=tmp_path / "whole")))
+    assert made(stage.run(longer)) == wholes("ppo")[0]
 
 
 @pytest.mark.parametrize("name", ["pretrain", "ppo"])
 def test_a_stopped_run_goes_on_to_another_end(
-    name: str, lasting: dict[str, tuple[Any, Any]], stop_at: Callable[[int], None], tmp_path: Path
+    name: str, lasting: dict[str, tuple[Any, Any]], wholes: Callable, stop_at: Callable[[int], None], tmp_path: Path
 ) -> None:
     """Also one that was stopped in its last step, when what belongs to the end was done."""
     stage, short = lasting[name]
-    whole = made(stage.run(replace(short, **LONGER[name], out=tmp_path / "whole")))
+    whole, _ = wholes(name)
     for stop in (2, 3):
         config = replace(short, out=tmp_path / f"stopped-{stop}")
         stop_at(stop)

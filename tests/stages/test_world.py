@@ -11,7 +11,7 @@ from amenable.stages.world import Config, run
 from amenable.world.closed_world import ClosedWorld
 from amenable.world.settings import KINDS, Sizes
 
-SIZES = Sizes(12, 300, 20, 40, 11, 40, 40, 40, 60)
+SIZES = Sizes(12, 150, 20, 40, 11, 40, 40, 40, 60, 12, 20, 4, 20)
 
 
 def test_a_world_is_made_described_and_left_as_it_is(tmp_path, capsys):
