@@ -1,5 +1,5 @@
-"""Launcher of a command in several processes on this machine: starts them, hands signals on, ends all with the first
-that fails.
+"""Launcher of a command in several processes on this machine: starts them, forwards signals, and ends all
+with the first that fails.
 
 On several machines torchrun does the same: torchrun --nnodes 2 --nproc-per-node 8 ... -m amenable sft ...
 """
@@ -38,7 +38,7 @@ def launch(command: Sequence[str], count: int) -> int:
         if sys.platform == "linux":
             environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
         members = [start(command, environment, number) for number in range(count)]
-        with handed_on(members):
+        with forwarded_signals(members):
             return wait(members)
 
 
@@ -49,15 +49,15 @@ def start(command: Sequence[str], environment: dict[str, str], number: int) -> M
 
 
 @contextlib.contextmanager
-def handed_on(members: Sequence[Member]) -> Iterator[None]:
-    """Hand the signals that ask for a stop on to the processes, in this context."""
+def forwarded_signals(members: Sequence[Member]) -> Iterator[None]:
+    """Forward the signals that ask for a stop to the processes, in this context."""
 
-    def hand_on(number: int, frame: Any) -> None:
+    def forward(number: int, frame: Any) -> None:
         for member in members:
             if member.poll() is None:
                 ask_to_stop(member)
 
-    before = {number: signal.signal(number, hand_on) for number in stop_signals()}
+    before = {number: signal.signal(number, forward) for number in stop_signals()}
     try:
         yield
     finally:

@@ -105,12 +105,6 @@ def from_first(function: Callable[[], T]) -> T:
     return result
 
 
-def wait_for_all() -> None:
-    """Wait until every process of the group is here."""
-    if size() > 1:
-        dist.barrier()
-
-
 def any_of(flag: bool) -> bool:
     """Return True if a flag is True in any process."""
     if size() == 1:

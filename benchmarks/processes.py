@@ -41,7 +41,7 @@ PROMPTS = 32
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, and how often to kill."""
+    """Options of the benchmark: kills, or scaling."""
 
     kills: int = 50
     """shared among the stages"""

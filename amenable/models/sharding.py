@@ -76,7 +76,7 @@ def gathered(tensor: Tensor) -> Tensor:
         return tensor.full_tensor()
 
 
-def held(parameter: Tensor) -> Tensor:
+def local_part(parameter: Tensor) -> Tensor:
     """Return the part of a parameter that this process holds, all of one that is whole."""
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 

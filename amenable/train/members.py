@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import amenable
 from amenable import processes
 from amenable.errors import InputError
 from amenable.ranks import in_group, world_size
-from amenable.train import checkpoint
-from amenable.train.trained_weights import TrainedWeights
 
 
 def join_processes(stage: str, config: Any) -> None:
@@ -37,10 +37,9 @@ def shared_facts(options: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {"code": digest, "options": options, **{name: fact["sha256"] for name, fact in inputs.items()}}
 
 
-def weight_sums(state: Mapping[str, checkpoint.Stateful]) -> list[float]:
-    """Return the sum of each matrix or vector that trains, in double precision."""
-    weights = (holder for holder in state.values() if isinstance(holder, TrainedWeights))
-    return [float(value.double().sum()) for holder in weights for value in holder.state_dict().values()]
+def weight_sums(models: Sequence[Mapping[str, Tensor]]) -> list[float]:
+    """Return the sum of each matrix or vector of some models' weights, in double precision."""
+    return [float(value.double().sum()) for weights in models for value in weights.values()]
 
 
 def require_shares(elements: int) -> None:

@@ -22,7 +22,7 @@ from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import Classifier, ScalarModel
 from amenable.models.lora import published_layers
-from amenable.models.sharding import held
+from amenable.models.sharding import local_part
 from amenable.train.memory_limit import Choice, gibibytes
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
 from amenable.train.passes import Pass
@@ -78,7 +78,7 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     nothing of it trains."""
     decoder = module.decoder if isinstance(module, ScalarModel) else module
     assert isinstance(decoder, Decoder)
-    count, size = sum(p.numel() for p in module.parameters()), sum(held(p).nbytes for p in module.parameters())
+    count, size = sum(p.numel() for p in module.parameters()), sum(local_part(p).nbytes for p in module.parameters())
     matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2 and p.dtype == torch.float32)
     predicts = decoder is module or (isinstance(module, Classifier) and module.predicts_tokens)
     model = Model(decoder.config, count, size, matrices, predicts=predicts, virtual_tokens=decoder.num_virtual_tokens)
@@ -86,8 +86,8 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
         return model
     muon = optimizer.muon_learning_rate > 0
     trained = [(f"0.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
-    moments = sum(held(p).numel() * (1 if muon and is_hidden_matrix(name, p) else 2) for name, p in trained)
-    training = sum(held(p).numel() for _, p in trained)
+    moments = sum(local_part(p).numel() * (1 if muon and is_hidden_matrix(name, p) else 2) for name, p in trained)
+    training = sum(local_part(p).numel() for _, p in trained)
     keeps_inputs = any(p.requires_grad for p in decoder.layers.parameters() if p.ndim == 2)
     checkpointed = decoder.checkpoint_activations
     return replace(model, training=training, moments=moments, checkpointed=checkpointed, keeps_inputs=keeps_inputs)

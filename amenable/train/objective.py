@@ -127,7 +127,7 @@ def accumulate(
 
 @dataclass(frozen=True)
 class Portion(Generic[E]):
-    """What one process computes of a step."""
+    """Elements, rows and groups of a step that one process computes."""
 
     elements: Sequence[E]
     names: list[str]
@@ -147,7 +147,7 @@ def portion_of(objective: Objective[E], elements: Sequence[E], names: Sequence[s
     if elements and processes.size() > 1:
         filler = min(elements, key=lambda element: sum(len(ids) for ids, _ in objective.rows(element)))
         own, weights, of_elements = [*own, filler], [*weights, 0.0], [*of_elements, objective.rows(filler)]
-        groups = in_step(groups, filler_group(objective, of_elements, max_tokens))
+        groups = pad_groups(groups, filler_group(objective, of_elements, max_tokens))
     return Portion(own, own_names, weights, list(chain.from_iterable(of_elements)), groups)
 
 
@@ -159,7 +159,7 @@ def filler_group(objective: Objective[Any], elements: Sequence[Sequence[Row]], m
     return LossGroup([len(elements) - 1], parts)
 
 
-def in_step(groups: Sequence[LossGroup], filler: LossGroup) -> list[LossGroup]:
+def pad_groups(groups: Sequence[LossGroup], filler: LossGroup) -> list[LossGroup]:
     """Return as many groups as every other process has: weights that are divided among processes are gathered in each
     pass, which all have to come to. A filler's loss counts nothing."""
     most = max(processes.gather(len(groups)))

@@ -62,6 +62,7 @@ from amenable.train.run_folder import (
 )
 from amenable.train.run_options import MAY_CHANGE_ON_RESUME, DataOptions, TrainingOptions, plain_defaults, plain_values
 from amenable.train.runtime import Runtime
+from amenable.train.trained_weights import TrainedWeights
 
 
 class Run:
@@ -313,12 +314,11 @@ class Run:
 
     def save(self, step: int, state: Mapping[str, checkpoint.Stateful], updated: bool = False) -> None:
         """Sync the log, then write a checkpoint. updated: True if `state` has the updates of the next step as well.
-
-        Several processes first compare their weights: InputError where they are no longer the same.
-        """
-        if processes.size() > 1:
-            processes.require_same({"weights": weight_sums(state)}, "report it: the processes should stay equal")
+        Several processes first compare their weights: InputError where they are no longer the same."""
         held = {key: holder.state_dict() for key, holder in state.items()}
+        if processes.size() > 1:
+            sums = weight_sums([held[key] for key, holder in state.items() if isinstance(holder, TrainedWeights)])
+            processes.require_same({"weights": sums}, "report it: the processes should stay equal")
         processes.from_first(lambda: self.write_checkpoint(step, held, updated))
 
     def write_checkpoint(self, step: int, held: Mapping[str, Any], updated: bool) -> None:

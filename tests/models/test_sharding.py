@@ -18,7 +18,7 @@ def test_one_process_holds_everything(make_decoder: Callable[..., Decoder]) -> N
     sharding.shard(decoder)
     assert not sharding.is_sharded(decoder) and sharding.whole(decoder) is decoder and not hasattr(decoder, "unsharded")
     assert all(first is second for first, second in zip(decoder.parameters(), weights))
-    assert sharding.gathered(weights[0]) is weights[0] and sharding.held(weights[0]) is weights[0]
+    assert sharding.gathered(weights[0]) is weights[0] and sharding.local_part(weights[0]) is weights[0]
     assert sharding.own_part(weights[1], like=weights[0]) is weights[1]
 
 

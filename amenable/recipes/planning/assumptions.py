@@ -1,4 +1,4 @@
-"""What a plan assumes, in words: each with its number and where it is from."""
+"""Assumptions of a plan in words, each with its number and its source."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ PASSES = tuple(1 << power for power in range(15, 8, -1))
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What is planned: a step's work, the shapes of its models, and what is assumed."""
+    """Request for a plan: a step's work, the shapes of its models, and the assumptions."""
 
     work: StepWork
     shape: DecoderConfig

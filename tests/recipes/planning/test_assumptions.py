@@ -1,4 +1,4 @@
-"""What a plan assumes is said with its numbers."""
+"""Assumptions of a plan are listed with their numbers."""
 
 from dataclasses import replace
 

@@ -113,8 +113,8 @@ def test_a_sampler_has_what_the_states_leave() -> None:
     assert some["sampling"].sampler == pytest.approx(sampler_weights(SHAPE, 1) + SAMPLER_WORKSPACE)
     assert sampler_weights(SHAPE, 1) == pytest.approx(2 * COUNT, rel=1e-3)
     own = replace(layout, sampler=8, sampler_tensor=2)
-    beside = phases(work, own, "16xH100")
-    assert "sampling" not in beside and sampled_rows(work, SHAPE, own, parse_gpus("16xH100"), beside) == 128
+    separate = phases(work, own, "16xH100")
+    assert "sampling" not in separate and sampled_rows(work, SHAPE, own, parse_gpus("16xH100"), separate) == 128
 
 
 def test_a_cache_has_room_for_the_longest_completions() -> None:

@@ -100,10 +100,10 @@ def test_a_step_waits_for_its_longest_completion() -> None:
 
 
 def test_weights_go_to_a_sampler() -> None:
-    beside = ParallelLayout(shards=4, sampler=4)
+    separate = ParallelLayout(shards=4, sampler=4)
     weights = 2 * (matrix_numbers(SHAPE)[0] + 2 * 151936 * 4096)
-    assert handover_seconds(SHAPE, beside, H100) == pytest.approx(weights / 450e9)
-    assert handover_seconds(SHAPE, beside, parse_gpus("16xH100")) == pytest.approx(weights / 50e9)
+    assert handover_seconds(SHAPE, separate, H100) == pytest.approx(weights / 450e9)
+    assert handover_seconds(SHAPE, separate, parse_gpus("16xH100")) == pytest.approx(weights / 50e9)
     assert (
         handover_seconds(SHAPE, ParallelLayout(replicas=8), H100)
         == 0
