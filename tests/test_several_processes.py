@@ -135,7 +135,11 @@ def both(runs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Both
     return run_both(QUICK, 2, runs, tmp_path_factory.mktemp("both"))
 
 
-def close(first: Any, second: Any) -> bool:
+PASS_MEANS = ("policy/", "sampling/")
+"""metrics that are means over a pass's tokens: where a loss is a mean over answers they depend on how passes divide"""
+
+
+def close(first: Any, second: Any, tolerance: float = 1e-2) -> bool:
     """Return True for the same values, numbers up to rounding in fp32, which AdamW makes more of where a
     gradient is nearly 0."""
     if isinstance(first, Mapping):
@@ -143,7 +147,7 @@ def close(first: Any, second: Any) -> bool:
     if isinstance(first, list):
         return len(first) == len(second) and all(map(close, first, second))
     if isinstance(first, float):
-        return math.isclose(first, second, rel_tol=1e-2, abs_tol=2e-4)
+        return math.isclose(first, second, rel_tol=tolerance, abs_tol=2e-4)
     return bool(first == second)
 
 
@@ -156,9 +160,9 @@ def require_equal(folders: tuple[Path, Path]) -> None:
         old, new = (read_json_lines(folder / f"{name}.jsonl") for folder in folders)
         assert [row.keys() for row in old] == [row.keys() for row in new]
         assert [row.get("completion") for row in old] == [row.get("completion") for row in new]
-        assert not [
-            key for row, other in zip(old, new) for key in row if key != "health" and not close(row[key], other[key])
-        ]
+        pairs = [(key, row[key], other[key]) for row, other in zip(old, new) for key in row if key != "health"]
+        limits = [3e-2 if key.startswith(PASS_MEANS) else 1e-2 for key, _, _ in pairs]
+        assert not [pair for pair, limit in zip(pairs, limits) if not close(*pair[1:], limit)]
 
 
 @pytest.mark.parametrize("name", QUICK)
