@@ -55,6 +55,12 @@ def calibration_error(
     return value, max(0.0, 2 * value - high), max(value, 2 * value - low)
 
 
+def expected_calibration_error(confidence: Tensor, hits: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error alone, as `calibration_error` has it."""
+    owner, gaps = _bins_of(confidence, bins), confidence.double() - hits.double()
+    return float(_error(owner[None], gaps[None], bins))
+
+
 def _error(owner: Tensor, gaps: Tensor, bins: int) -> Tensor:
     """Expected calibration errors [R] of rows of bins and of confidence less hit, both [R, N]."""
     sums = gaps.new_zeros(len(gaps), bins).scatter_add_(1, owner, gaps)

@@ -1,6 +1,7 @@
 """One command measures two models on tests of every kind, shows them side by side, and repeats nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from amenable.recipes import quality
 from amenable.recipes.quality import Config
 from amenable.world.closed_world import ClosedWorld
 from amenable.world.settings import Sizes
-from tests.conftest import ONE_THREAD, write_rows
+from tests.conftest import ONE_THREAD, ChatAPI, write_rows
 
 SIZES = Sizes(4, 20, 2, 4, 2, 4, 4, 4, 4, 12, 4, 2, 4)
 THING = {"question": "Ann asks: name a red thing.", "answers": ["rose", "brick", "cherry", "ruby"]}
@@ -47,6 +48,7 @@ def test_two_models_on_files_of_ones_own(config: Config, capsys: pytest.CaptureF
     assert known["measures"]["right"]["sft"]["value"] == 1.0 and {*known["reliability"]} == {"base", "sft"}
     row = known["differences"]["right"]["sft"]
     assert row["n"] == 2 and row["holm"] >= row["p"] == 0.5
+    assert known["differences"]["ece"]["sft"]["n"] == 2
     assert "sampled_agreement" in figures["tests"]["wordings"]["measures"]
     assert figures["tests"]["refusals"]["measures"]["refuses_unsafe"]["sft"]["value"] == 0.0
     page, shown = (out / "report.html").read_text("utf-8"), capsys.readouterr().err
@@ -58,17 +60,27 @@ def test_two_models_on_files_of_ones_own(config: Config, capsys: pytest.CaptureF
     assert (out / "evaluation" / "finished.json").stat().st_mtime_ns == before, "what has finished is not run again"
 
 
+def test_a_judge_reads_the_answers_besides(config: Config, chat_api: ChatAPI) -> None:
+    reply = {"message": {"role": "assistant", "content": "Verdict: yes"}, "finish_reason": "stop"}
+    chat_api.reply = lambda _: (200, {}, {"choices": [reply], "usage": {"completion_tokens": 2}})
+    judged = replace(config, models=config.models[:1], data=(f"{config.data[0]}/refusals.jsonl",))
+    out = quality.run(replace(judged, reward=(f"judge:{chat_api.url}:wise",)))
+    measures = json.loads((out / "report.json").read_text("utf-8"))["tests"]["refusals"]["measures"]
+    assert measures["refuses_safe_by_judge"]["base"]["value"] == 1.0 > measures["refuses_safe"]["base"]["value"]
+    questions = [body["messages"][0]["content"] for _, body in chat_api.requests]
+    assert questions and all("[The prompt]\nAnn asks: name a blue thing." in question for question in questions)
+
+
 def test_a_world_gives_tests_and_never_over_others(config: Config, tmp_path: Path) -> None:
     world = ClosedWorld.make(3, SIZES).write(tmp_path / "world")
-    own = Config(**{**vars(config), "models": config.models[:1], "data": (), "world": world, "world_rows": 2})
-    own = Config(**{**vars(own), "num_samples": 0})
+    own = replace(config, models=config.models[:1], data=(), world=world, world_rows=2, num_samples=0)
     figures = json.loads((quality.run(own) / "report.json").read_text("utf-8"))
     assert len(figures["tests"]) == 8 and figures["tests"]["passages"]["n"] == 2
     assert "sampled_agreement" not in figures["tests"]["paraphrases"]["measures"]
     with pytest.raises(InputError, match=r"holds tests of another world, or more or fewer rows.*another --out"):
-        quality.run(Config(**{**vars(own), "world_rows": 3}))
+        quality.run(replace(own, world_rows=3))
     with pytest.raises(InputError, match="nothing to measure"):
-        quality.run(Config(**{**vars(config), "data": ()}))
+        quality.run(replace(config, data=()))
 
 
 @pytest.mark.parametrize(

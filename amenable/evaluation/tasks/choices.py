@@ -143,8 +143,7 @@ def multiple_choice(main: str, unconditional: bool = False) -> Callable[[Examine
         calibrated = calibration_metrics([probability(own) for own in scores], hits["acc"])
         others = {name: share(values) for name, values in hits.items() if name != main} | calibrated["metrics"]
         groups = by_group([row.group for row in rows], hits[main])
-        metrics = {**metrics_of(main, hits[main], others), "reliability": calibrated["reliability"]}
-        return {**metrics, **({"groups": groups} if groups else {})}
+        return {**calibrated, **metrics_of(main, hits[main], others), **({"groups": groups} if groups else {})}
 
     return measure
 

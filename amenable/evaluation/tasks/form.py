@@ -115,10 +115,12 @@ def summary(values: Sequence[float]) -> Interval:
 
 
 def calibration_metrics(confidence: Sequence[float], right: Sequence[bool]) -> Metrics:
-    """Return the calibration error under "metrics", as (value, low, high), and the bins of the reliability diagram."""
+    """Return the calibration error under "metrics", as (value, low, high), the bins of the reliability diagram, and the
+    probabilities with what was right under "confidence", row by row."""
     p, hits = torch.tensor(confidence, dtype=torch.float64), torch.tensor(right, dtype=torch.float64)
     error = finite_interval(calibration_error(p, hits, seeded_generator(0, "calibration")))
-    return {"metrics": {"ece": error}, "reliability": reliability(p, hits)}
+    rows = [[own, float(hit)] for own, hit in zip(confidence, right)]
+    return {"metrics": {"ece": error}, "reliability": reliability(p, hits), "confidence": rows}
 
 
 def by_group(groups: Sequence[str], values: Sequence[bool]) -> dict[str, Interval]:

@@ -67,8 +67,8 @@ def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
         for row, answer, p in zip(rows, answers, confidence)
     ]
     calibrated = calibration_metrics(confidence, right)
-    metrics = measured_rows("right", measures, examples, {**calibrated["metrics"], **discrimination(confidence, right)})
-    return {**metrics, "reliability": calibrated["reliability"]}
+    others = {**calibrated["metrics"], **discrimination(confidence, right)}
+    return {**calibrated, **measured_rows("right", measures, examples, others)}
 
 
 def probabilities_of_true(examinee: Examinee, questions: Sequence[str], answers: Sequence[str]) -> list[float]:

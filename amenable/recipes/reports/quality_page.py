@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from amenable.evaluation.content import repetition, words_of
-from amenable.evaluation.paired import difference
+from amenable.evaluation.paired import STATISTICS, difference, statistic_difference
 from amenable.evaluation.tasks.form import summary
 from amenable.functional.statistics import holm
 from amenable.recipes.reports.charts import calibration_chart
@@ -57,6 +57,7 @@ def figures_of(models: Mapping[str, Row], examples: int) -> Row:
     examples."""
     first = next(iter(models.values()))
     rows = {name: measured(metrics) for name, metrics in models.items()}
+    first_rows = next(iter(rows.values()))
     names = [first["metric"], *(name for name in first["metrics"] if name != first["metric"])]
     return {
         "form": first["form"],
@@ -66,7 +67,14 @@ def figures_of(models: Mapping[str, Row], examples: int) -> Row:
             name: {model: interval_of(metrics["metrics"].get(name)) for model, metrics in models.items()}
             for name in names
         },
-        "differences": {name: differences(name, rows) for name in names if name in rows[next(iter(models))]},
+        "differences": {
+            **{name: differences(name, rows) for name in names if name in first_rows},
+            **{
+                name: statistic_differences(name, models)
+                for name in names
+                if name in STATISTICS and "confidence" in first
+            },
+        },
         "reliability": {model: metrics["reliability"] for model, metrics in models.items() if "reliability" in metrics},
         "examples": chosen_examples(models, rows, first["metric"], examples) if "examples" in first else [],
     }
@@ -86,6 +94,13 @@ def differences(name: str, rows: Mapping[str, Mapping[str, list[float | None]]])
     """Return the difference of each other model from the first in a measure."""
     first, *others = rows
     return {other: difference(rows[first][name], rows[other][name]) for other in others if name in rows[other]}
+
+
+def statistic_differences(name: str, models: Mapping[str, Row]) -> dict[str, Row | None]:
+    """Return the difference of each other model from the first in the calibration error, or the area under the ROC."""
+    first, *others = models
+    known = models[first]["confidence"]
+    return {other: statistic_difference(name, known, models[other]["confidence"]) for other in others}
 
 
 def length_figures(results: Results) -> Row | None:
