@@ -87,11 +87,11 @@ def run(config: Config) -> Path:
     """Measure all models, write report.json and report.html, and return the folder."""
     models = config.models or default_models()
     folders = [entry.folder for entry in parse_entries(models)]
-    world = config.world or (None if config.data else same_world([folder for folder in folders if folder.is_dir()]))
-    if world is None and not config.data:
-        raise InputError("nothing to measure", how="give --data with files of tests, or --world with a closed world")
     for folder in folders:
         sampling_traits(folder)  # refuses a folder without a model before anything is written
+    world = config.world or (None if config.data else same_world(folders))
+    if world is None and not config.data:
+        raise InputError("nothing to measure", how="give --data with files of tests, or --world with a closed world")
     read_tasks(config.data, has_judge=bool(config.reward))
     specs = [*config.data, *([str(write_world_tests(world, config))] if world is not None else [])]
     out = evaluate.run(evaluation(config, models, specs, world))

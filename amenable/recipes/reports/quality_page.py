@@ -56,9 +56,9 @@ def figures_of(models: Mapping[str, Row], examples: int) -> Row:
     """Return the figures of a test: measures and differences by name and model, bins of the reliability diagram, and
     examples."""
     first = next(iter(models.values()))
-    rows = {name: measured(metrics) for name, metrics in models.items()}
+    rows = aligned({name: measured(metrics) for name, metrics in models.items()})
     first_rows = next(iter(rows.values()))
-    names = [first["metric"], *(name for name in first["metrics"] if name != first["metric"])]
+    names = list(dict.fromkeys([first["metric"], *(name for each in models.values() for name in each["metrics"])]))
     return {
         "form": first["form"],
         "main": first["metric"],
@@ -83,6 +83,14 @@ def figures_of(models: Mapping[str, Row], examples: int) -> Row:
 def measured(metrics: Row) -> dict[str, list[float | None]]:
     """Return the values of each measure row by row; of a test with one such measure that alone."""
     return dict(metrics.get("rows") or {metrics["metric"]: metrics.get("right", metrics.get("values"))})
+
+
+def aligned(rows: Mapping[str, Mapping[str, list[float | None]]]) -> dict[str, dict[str, list[float | None]]]:
+    """Return the measures of every model, those of any; a measure that none of a model's answers has is None in each
+    row."""
+    count = max(len(values) for own in rows.values() for values in own.values())
+    names = dict.fromkeys(name for own in rows.values() for name in own)
+    return {model: {name: own.get(name, [None] * count) for name in names} for model, own in rows.items()}
 
 
 def interval_of(values: Sequence[float | None] | None) -> Row | None:

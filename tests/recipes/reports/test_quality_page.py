@@ -94,3 +94,14 @@ def test_numbers_as_text() -> None:
     assert quality_page.difference_cell("right", None)["text"] == "–"
     assert quality_page.value_text("right", {"value": 0.5, "low": None, "high": None}) == "50%"
     assert quality_page.value_text("ece", {"value": 0.5, "low": 0.25, "high": 0.75}) == "0.500 (0.250–0.750)"
+
+
+@pytest.mark.parametrize("model", ["a", "b"])
+def test_a_measure_that_a_model_has_in_no_answer_is_none_of_its(
+    results: dict[str, dict[str, Metrics]], model: str, tmp_path: Path
+) -> None:
+    del results["known"][model]["rows"]["brier"], results["known"][model]["metrics"]["brier"]
+    known = quality_page.collect(results, 3)["tests"]["known"]
+    assert known["measures"]["brier"][model] is None and known["differences"]["brier"] == {"b": None}
+    quality_page.write(tmp_path, results, 3, "amenable quality")
+    assert (tmp_path / "report.html").exists()
