@@ -76,6 +76,8 @@ class Log:
         self.last_line = 0.0
         self.latest = ""
         self.tokens, self.seconds = 0, 0.0
+        self.loaded: int | None = None
+        """peak memory of the process before the first step, with data and weights in it"""
         self.unit = "tokens"
         """what `advance` counts: tokens, or steps of an environment"""
 
@@ -123,9 +125,10 @@ class Log:
 
     def session(self, step: int, seconds: float) -> None:
         """Append a row to timings.jsonl: the begin and end of this session, in Unix time, and the peak memory of its
-        process; seconds: its length."""
+        process, at the end and before the first step; seconds: its length."""
         now = time.time()
-        self.rows("timings", step, [{"began": now - seconds, "ended": now, "peak_bytes": peak_bytes()}])
+        memory = {"peak_bytes": peak_bytes(), "loaded_bytes": self.loaded}
+        self.rows("timings", step, [{"began": now - seconds, "ended": now, **memory}])
 
     def truncate_after(self, step: int) -> None:
         """Remove rows of later steps, which a resumed run repeats; rows of step 0 are repeated with step 1."""
@@ -163,7 +166,7 @@ class Log:
     def open(self, done: int, total: int) -> None:
         """Start the bar of the steps, or in a pipe the time of progress lines."""
         self.total, self.begun, self.first, self.last_line = total, time.monotonic(), done, time.monotonic()
-        self.tokens, self.seconds = 0, 0.0
+        self.tokens, self.seconds, self.loaded = 0, 0.0, peak_bytes()
         if self.console.is_terminal:
             display = self.start_display()
             display.live.transient = False

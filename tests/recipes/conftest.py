@@ -13,7 +13,7 @@ import yaml
 
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
-from amenable.recipes import overopt, race, real
+from amenable.recipes import compare_peft, overopt, race, real
 from amenable.recipes.pipeline import StageRun
 from amenable.stages import annotate, sample
 from amenable.text.tokenizer import Tokenizer
@@ -318,7 +318,7 @@ def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         for run in runs:
             run.run()
 
-    for recipe in (overopt, race, real):
+    for recipe in (compare_peft, overopt, race, real):
         monkeypatch.setattr(recipe, "run_all", run_all)
 
 

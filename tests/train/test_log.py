@@ -95,8 +95,10 @@ def test_rows_made_when_all_is_done_replace_what_was_there(tmp_path: Path) -> No
 def test_a_session_has_its_begin_and_end(tmp_path: Path) -> None:
     log = Log(tmp_path, "stage")
     before = time.time()
+    log.open(0, 3)
     log.session(3, 2.0)
     (row,) = log.read("timings")
+    assert 0 < row["loaded_bytes"] <= row["peak_bytes"]
     assert row["step"] == 3 and row["ended"] - row["began"] == pytest.approx(2.0, abs=1e-4)
     assert before <= row["ended"] <= time.time()
 
