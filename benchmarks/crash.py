@@ -3,10 +3,11 @@
     python -m benchmarks.crash --kills 100
     python -m benchmarks.crash --kills 30 --stage ppo-ptx
 
-Each stage runs once undisturbed; then again and again as a process that is killed (SIGKILL) at a moment drawn by the
-seed, half of the time with checkpoints that are written slowly, so that kills fall between their files too. Models are
-tiny; everything else is as in a real run. Prints a line a stage and ends with exit code 1 if any file differs. The last
-lines give the share of a stage's time that its checkpoints take, at the usual model and the usual interval.
+Each stage, and each of two recipes, runs once undisturbed; then again and again as a process that is killed (SIGKILL)
+at a moment drawn by the seed, half of the time with checkpoints that are written slowly, so that kills fall between
+their files too. Models are tiny; everything else is as in a real run. Prints a line a stage and ends with exit code 1
+if any file differs. The last lines give the share of a stage's time that its checkpoints take, at the usual model and
+the usual interval.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from amenable.files import manifest_of
 from amenable.models import presets
 from amenable.models.config import DecoderConfig
 from amenable.models.lora import LoraOptions
+from amenable.recipes import compare_peft, quality
 from amenable.stages import (
     a2c,
     annotate,
@@ -80,6 +82,8 @@ TINY = DecoderConfig(
 MACHINE = DeviceOptions("cpu", "fp32", 1)
 OWN_FILES = ("config.yaml", "README.md", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")
 """files in which two runs of the same options may differ: their folder's name, seconds, and hashes of these"""
+OF_RECIPES = (*OWN_FILES, "plan", "peft.json", "peft.html")
+"""such entries at any depth of a recipe's folder"""
 AT_MOST = 6
 """kills of one run, before it may end"""
 SLOWLY = 0.15
@@ -315,6 +319,23 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
             ),
         ),
         "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, device=MACHINE)),
+        "sft-prefix": (
+            sft,
+            replace(tuned, out=root / "sft-prefix", prefix_tuning=4, keep_weights="last", device=MACHINE),
+        ),
+        "compare-peft": (
+            compare_peft,
+            compare_peft.Config(
+                base_run=root,
+                out=root / "compare-peft",
+                stages=("sft",),
+                ways=("full", "prefix"),
+                virtual_tokens=4,
+                epochs=1,
+                seeds=1,
+                device=MACHINE,
+            ),
+        ),
         "classify": (classify, replace(classified, optimizer=quick)),
         "sample": (sample, replace(sampled, sampling=brief, prompts_per_step=4, device=MACHINE)),
         "annotate": (annotate, ranked),
@@ -333,6 +354,18 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         "distill_context": (distill_context, replace(distilled, optimizer=quick)),
         "dpo": (dpo, replace(paired, optimizer=quick)),
         "evaluate": (evaluate, compared),
+        "quality": (
+            quality,
+            quality.Config(
+                models=(f"base={base.out}", f"sft={tuned.out}"),
+                world=town,
+                world_rows=3,
+                num_samples=2,
+                max_new_tokens=8,
+                out=root / "quality",
+                device=MACHINE,
+            ),
+        ),
     }
 
 
@@ -357,7 +390,7 @@ def torture(stage: Any, config: Any, folder: Path, kills: int, seconds: float, d
 
     seconds: of an undisturbed run; kills fall within that, or a little later.
     """
-    tally, wanted = Tally(), manifest_of(config.out, OWN_FILES)
+    tally, wanted = Tally(), compared_files(stage, config.out)
     while tally.kills < kills:
         again = replace(config, out=folder / f"run-{tally.runs}")
         for _ in range(min(AT_MOST, kills - tally.kills)):
@@ -369,10 +402,17 @@ def torture(stage: Any, config: Any, folder: Path, kills: int, seconds: float, d
             tally.in_checkpoints += any(again.out.glob(".checkpoint-*.writing"))
         attempt(stage, again, None, False, tally)
         tally.runs += 1
-        written = manifest_of(again.out, OWN_FILES)
+        written = compared_files(stage, again.out)
         tally.differing |= {name for name in {*wanted, *written} if wanted.get(name) != written.get(name)}
         shutil.rmtree(again.out)
     return tally
+
+
+def compared_files(stage: Any, out: Path) -> dict[str, Any]:
+    """Return sizes and hashes of the files that two runs of the same options have alike, by path."""
+    if stage not in (compare_peft, quality):
+        return manifest_of(out, OWN_FILES)
+    return {name: file for name, file in manifest_of(out).items() if not {*Path(name).parts} & {*OF_RECIPES}}
 
 
 def attempt(stage: Any, config: Any, moment: float | None, slowly: bool, tally: Tally) -> int:

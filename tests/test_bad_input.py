@@ -247,6 +247,16 @@ CASES = [
     ("report on other rows", "quality --models sft={base} --data {d}/margin.jsonl", "no known task|the nearest form"),
     ("opinion without a choice", "quality --models sft={base} --data {d}/opinions.jsonl", "an opinion for each"),
     ("report by a reward", "quality --models sft={base} --reward {judge}", "no test reads the reward|judge:URL:MODEL"),
+    ("demonstrations of no tasks", "task-demonstrations", "no tasks are given|give --tasks FILE"),
+    ("tasks of no file", "task-demonstrations --tasks {d}/no.jsonl", "no such file or folder"),
+    ("classes without names", "task-demonstrations --tasks {d}/one_class.jsonl", "its labels are numbers: 1|--labels"),
+    ("a single way to tune", "compare-peft --model {base} --ways full", "fewer than two ways|give some of full top"),
+    ("rate of no way", "compare-peft --model {base} --learning-rates lra=1", "'lra=1'|write WAY=RATE"),
+    (
+        "ways without data",
+        "compare-peft --model {base} --base-run {d}",
+        "there is no world/world.json|--demonstrations",
+    ),
     ("two judges", "annotate --data {prompts} --world {d} --judge {judge}", "one judge is needed"),
     (
         "judge without a model",

@@ -13,6 +13,7 @@ import pytest
 from amenable import cli
 from amenable.data import sources
 from amenable.feedback.store import Store
+from amenable.recipes import compare_peft
 from amenable.stages import classify
 from tests.conftest import ONE_THREAD, write_rows
 
@@ -35,6 +36,7 @@ TINY: dict[str, dict[str, str]] = {
     "reward": {"epochs": "1", "prompts-per-step": "32"},
     "classify": {"epochs": "1"},
     "classify-ablations": {"epochs": "1"},
+    "compare-peft": {"epochs": "1", "seeds": "1"},
     "kto": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "dpo": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "distill-context": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
@@ -46,6 +48,7 @@ TINY: dict[str, dict[str, str]] = {
     },
     "evaluate": {"max-prompts": "3", "max-new-tokens": "6"},
     "compare": {"max-prompts": "3", "max-new-tokens": "6"},
+    "quality": {"max-rows": "1", "num-samples": "0", "max-new-tokens": "6"},
 }
 """by command, options that make it quick"""
 TALK = {
@@ -75,9 +78,10 @@ def commands(page: Path) -> list[list[str]]:
 TASKS: dict[str, list[dict[str, Any]]] = {
     "reviews": [{"text": f"{('Bad', 'Good')[i % 2]}, I say {i}.", "label": i % 2} for i in range(24)],
     "nli": [{"premise": f"It is {i}.", "hypothesis": f"It is {i + i % 2}.", "label": i % 2} for i in range(24)],
+    "wordings": [{"paraphrases": ["Name a red thing.", "What is red?"], "answers": ["rose"]}],
     "choices": [{"context": f"{i}?", "choices": ["so", "as"], "answer": i % 2} for i in range(24)],
 }
-"""rows of the files of `classify`"""
+"""rows of files of tasks, by name"""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +116,8 @@ def desk(
     names = {"text": files.text, "demonstrations": files.demonstrations, "comparisons": files.pairs}
     for name, own in TASKS.items():
         write_rows(tmp_path / f"{name}.jsonl", own)
+    (tmp_path / "runs" / "tasks").mkdir()
+    shutil.copy(files.demonstrations, tmp_path / "runs" / "tasks")
     labelled = [
         json.dumps({"prompt": row["prompt"], "completion": row[name], "label": name == "chosen"}) + "\n"
         for row in map(json.loads, files.pairs.read_text("utf-8").splitlines())
@@ -147,9 +153,10 @@ def desk(
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_every_command_of_a_page_runs(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk)
+    monkeypatch.setattr(compare_peft, "run_all", lambda runs, parallel: [each.run() for each in runs])
     for number, (_, name, *options) in enumerate(commands(page)):
         given = dict.fromkeys(option.removeprefix("--") for option in options if option.startswith("--"))
-        machine = {} if name == "tokenizer" else {"threads": "1", "precision": "fp32"}
+        machine = {} if name in ("tokenizer", "task-demonstrations") else {"threads": "1", "precision": "fp32"}
         quick = {**machine, **TINY.get(name, {}), "out": f"out/{number}"}
         if "num-generations" in given and name == "rloo":
             quick["num-mini-batches"] = "2"

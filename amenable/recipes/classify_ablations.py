@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from amenable.data.files import read_json_lines
 from amenable.evaluation.bag_of_words import bag_of_words_logits
@@ -34,6 +34,8 @@ class Config(classify.Config):
     """Ablate a classifier."""
 
     out: Path = Path("runs/classify-ablations")
+    ablations: tuple[Literal["lm", "pretraining"], ...] = ("lm", "pretraining")
+    """left out, each in a run of its own: the auxiliary language-model loss, the weights of the base model"""
     bag_of_words: bool = True
     """also a linear model on the texts' words; not of multiple choice"""
 
@@ -62,10 +64,13 @@ def variants_of(config: Config) -> Mapping[str, classify.Config]:
     options = {field.name: getattr(config, field.name) for field in fields(classify.Config)}
     whole = classify.Config(**options | {"out": config.out / "as-is"})
     variants = {AS_IS: whole}
-    if config.lm_coef:
+    if config.lm_coef and "lm" in config.ablations:
         variants[NO_LM] = replace(whole, lm_coef=0.0, out=config.out / "no-auxiliary-loss")
-    fresh = replace(whole, model=config.out / "fresh", lora=LoraOptions(), frozen_layers=0)
-    return {**variants, NO_PRETRAINING: replace(fresh, out=config.out / "no-pretraining")}
+    if "pretraining" in config.ablations:
+        everything = {"lora": LoraOptions(), "frozen_layers": 0, "prompt_tuning": 0, "prefix_tuning": 0}
+        fresh = replace(whole, model=config.out / "fresh", **everything)
+        variants[NO_PRETRAINING] = replace(fresh, out=config.out / "no-pretraining")
+    return variants
 
 
 def write_fresh(config: Config, folder: Path) -> None:

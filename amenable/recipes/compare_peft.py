@@ -82,7 +82,7 @@ class Config:
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "rank", "virtual_tokens", "epochs", "batch_size", "seeds")
-        plan.require_at_least(0, self, "seed", "top_layers")
+        plan.require_at_least(0, self, "top_layers")
         plan.forbid(not self.stages, "no stage is given", "give classify, sft or both")
         plan.forbid(len(set(self.ways)) < 2, "fewer than two ways are compared", f"give some of {' '.join(WAYS)}")
         parse_rates(self.learning_rates)

@@ -91,9 +91,8 @@ def test_what_fails_without_a_kill_is_told(tmp_path: Path) -> None:
 
 def test_every_stage_is_in_the_plan(tmp_path: Path) -> None:
     calls = crash.plan(tmp_path)
-    assert {Path(stage.__file__).stem for stage, _ in calls.values()} == {
-        path.stem for path in Path(crash.pretrain.__file__).parent.glob("[a-z]*.py")
-    }
+    stages = {path.stem for path in Path(crash.pretrain.__file__).parent.glob("[a-z]*.py")}
+    assert {Path(stage.__file__).stem for stage, _ in calls.values()} == {*stages, "compare_peft", "quality"}
     assert all(config.out == tmp_path / name for name, (_, config) in calls.items())
     with pytest.raises(InputError, match="unknown stage: nap"):
         crash.main(crash.Options(stage="nap"), tmp_path)
@@ -106,6 +105,14 @@ def test_seconds_of_steps_and_checkpoints_are_measured(tmp_path: Path) -> None:
     assert crash.wait(crash.start(lambda: crash.timed(Stage(), Config(tmp_path / "run", 0.1), file))) == 0
     told = json.loads(file.read_text())
     assert told["step"] >= 0.1 and told["save"] > 0 and told["bytes"] > 100
+
+
+def test_a_recipe_is_compared_without_the_options_and_seconds_of_its_stages(tmp_path: Path) -> None:
+    for name in ("peft.json", "plan/sft.yaml", "seed-0/sft/timings.jsonl", "seed-0/sft/model.safetensors", "more.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert [*crash.compared_files(crash.compare_peft, tmp_path)] == ["more.json", "seed-0/sft/model.safetensors"]
+    assert "seed-0/sft/timings.jsonl" in crash.compared_files(crash.sft, tmp_path)
 
 
 @pytest.mark.slow

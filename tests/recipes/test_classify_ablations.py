@@ -1,6 +1,7 @@
 """Ablations of a classifier: each runs once, on the same examples, beside a bag of words."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,7 +56,10 @@ def test_one_table_of_all(config, runtime, capsys):
 
 
 def test_each_changes_one_thing(config):
+    assert [*classify_ablations.variants_of(replace(config, ablations=()))] == [AS_IS]
     variants = classify_ablations.variants_of(config)
     assert variants[NO_LM].lm_coef == 0 and variants[NO_LM].model == variants[AS_IS].model
     assert variants[NO_PRETRAINING].lm_coef == 0.5 and variants[NO_PRETRAINING].model == config.out / "fresh"
     assert len({options.out for options in variants.values()}) == 3
+    virtual = classify_ablations.variants_of(replace(config, prefix_tuning=4))
+    assert virtual[AS_IS].prefix_tuning == 4 and virtual[NO_PRETRAINING].virtual_tokens == 0
