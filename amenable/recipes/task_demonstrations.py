@@ -38,11 +38,11 @@ class Config:
 
     def __post_init__(self) -> None:
         plan.require_at_least(0, self, "max_rows")
-        plan.forbid(not self.tasks, "no tasks are given", "give --tasks FILE, of tests or labelled texts")
 
 
 def run(config: Config) -> Path:
     """Write the files and return their folder. InputError where it holds others of these names."""
+    plan.forbid(not config.tasks, "no tasks are given", "give --tasks FILE, of tests or labelled texts")
     texts: dict[Path, str] = {}
     for spec in config.tasks:
         form, path = parse_spec(spec)

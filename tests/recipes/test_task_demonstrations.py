@@ -45,7 +45,7 @@ def test_nothing_is_written_over_other_demonstrations(config: Config) -> None:
 
 def test_bad_options_are_refused_before_anything_is_written(config: Config) -> None:
     with pytest.raises(InputError, match="no tasks are given; give --tasks FILE"):
-        Config()
+        task_demonstrations.run(Config())
     twice = replace(config, tasks=(*config.tasks, f"{config.tasks[0]}/reviews.jsonl"))
     with pytest.raises(InputError, match="two files are called 'reviews'"):
         task_demonstrations.run(twice)
