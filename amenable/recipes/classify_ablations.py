@@ -67,8 +67,8 @@ def variants_of(config: Config) -> Mapping[str, classify.Config]:
     if config.lm_coef and "lm" in config.ablations:
         variants[NO_LM] = replace(whole, lm_coef=0.0, out=config.out / "no-auxiliary-loss")
     if "pretraining" in config.ablations:
-        everything = {"lora": LoraOptions(), "frozen_layers": 0, "prompt_tuning": 0, "prefix_tuning": 0}
-        fresh = replace(whole, model=config.out / "fresh", **everything)
+        fresh = replace(whole, model=config.out / "fresh", lora=LoraOptions(), frozen_layers=0)
+        fresh = replace(fresh, prompt_tuning=0, prefix_tuning=0)
         variants[NO_PRETRAINING] = replace(fresh, out=config.out / "no-pretraining")
     return variants
 
