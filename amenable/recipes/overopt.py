@@ -1,7 +1,8 @@
 """Over-optimization: how far a policy may go before the reward model's praise is no longer the truth's.
 
     a demo's SFT model and labels -> six reward models: three sizes, three counts of labels, a quarter of them wrong
-    -> PPO and best of n on each; at the centre RLOO, GRPO, DPO, an ensemble and a price on KL as well
+    -> PPO and best of n on each; at the centre RLOO, GRPO, DPO and a price on KL as well, and all that read a reward
+    once more against the worst of an ensemble
     -> gold and reward of held-out answers against the root of KL -> fits, peaks, advice -> report
 
 Gold is the closed world's utility, or with `--gold` another reward, such as a larger model, which then gives the labels
@@ -104,7 +105,8 @@ def run(config: Config) -> Path:
     settings = overopt_page.Settings(
         config.out, [name.removeprefix("reward-") for name in rewards], CENTRE, config.seed
     )
-    return overopt_page.write(settings, gold_of(config), [score_answers(config, name) for name in rewards])
+    best_of = {name.removeprefix("reward-"): score_answers(config, name) for name in (*rewards, "ensemble")}
+    return overopt_page.write(settings, gold_of(config), best_of)
 
 
 def runs_of(configs: Mapping[str, Any], config: Config) -> list[StageRun]:
@@ -179,6 +181,7 @@ def policies(config: Config) -> dict[str, Any]:
     """Return the policies, and the answers that the best of n is chosen from."""
     base = config.base_run
     rewards = {name.removeprefix("reward-"): str(config.out / name) for name in reward_models(config, 1)}
+    centre, ensemble = {"reward": (rewards[CENTRE],)}, {"reward": (str(config.out / "ensemble"),)}
     answers: dict[str, Any] = {"temperature": demo.TEMPERATURE, "max_new_tokens": demo.ANSWER}
     online = answers | {
         "model": base / "sft",
@@ -193,7 +196,7 @@ def policies(config: Config) -> dict[str, Any]:
         "num_traced_prompts": 0,
     }
     alone = online | {"prompts_per_step": BATCH, "critic_learning_rate": 4e-4}
-    grouped = online | {"prompts_per_step": BATCH // GROUP, "num_generations": GROUP, "reward": (rewards[CENTRE],)}
+    grouped = online | {"prompts_per_step": BATCH // GROUP, "num_generations": GROUP}
     runs: dict[str, Any] = {
         "answers": sample.Config(
             model=base / "sft",
@@ -203,10 +206,12 @@ def policies(config: Config) -> dict[str, Any]:
             sampling=SamplingOptions(**answers),
         ),
         **{f"ppo-{name}": ppo.Config(**alone, reward=(folder,)) for name, folder in rewards.items()},
-        "ppo-priced": ppo.Config(**alone | {"kl_coef": PRICE}, reward=(rewards[CENTRE],)),
-        "ppo-ensemble": ppo.Config(**alone, reward=(str(config.out / "ensemble"),)),
-        "rloo": rloo.Config(**grouped),
-        "grpo": grpo.Config(**grouped),
+        "ppo-priced": ppo.Config(**alone | {"kl_coef": PRICE} | centre),
+        "ppo-ensemble": ppo.Config(**alone | ensemble),
+        "rloo": rloo.Config(**grouped | centre),
+        "rloo-ensemble": rloo.Config(**grouped | ensemble),
+        "grpo": grpo.Config(**grouped | centre),
+        "grpo-ensemble": grpo.Config(**grouped | ensemble),
     }
     for beta in BETAS:
         runs[f"dpo-{beta:g}"] = dpo.Config(
@@ -221,9 +226,8 @@ def policies(config: Config) -> dict[str, Any]:
         models=(f"sft={base / 'sft'}", *(f"{name}={config.out / name}" for name in runs if name.startswith("dpo"))),
         data=config.held_out,
         max_prompts=config.prompts,
-        reward=(rewards[CENTRE],),
         reference="sft",
-        **answers,
+        **answers | centre,
     )
     return runs
 

@@ -21,11 +21,10 @@ def test_every_curve_is_measured_on_the_same_prompts(in_turn: None, config: over
     out = overopt.run(config)
     figures = json.loads((out / "overopt.json").read_text())
     rewards = ["centre", "labels-4", "flipped"]
-    others = ["ppo-priced", "ppo-ensemble", "rloo", "grpo"]
+    others = {"ppo-priced", "rloo", "grpo", "rloo-ensemble", "grpo-ensemble"}
     assert figures["rewards"] == rewards and figures["prompts"] == 4
-    assert set(figures["curves"]) == {f"{kind}-{name}" for kind in ("best of n", "ppo") for name in rewards} | set(
-        others
-    )
+    both = {f"{kind}-{name}" for kind in ("best of n", "ppo") for name in (*rewards, "ensemble")}
+    assert set(figures["curves"]) == both | others
     starts = {row["points"][0]["gold"] for row in figures["curves"].values()}
     assert starts == {0.0} and [row["name"] for row in figures["dpo"]] == ["dpo-0.03", "dpo-0.1", "dpo-0.3"]
     best = figures["curves"]["best of n-centre"]["points"]

@@ -51,8 +51,12 @@ NAMES = {
     "priced": "with a price on KL",
     "ensemble": "the worst of three reward models",
 }
-COMPARED = ("ppo-ensemble", "ppo-priced", "rloo", "grpo")
-"""beside PPO at the centre"""
+KINDS = {BEST_OF_N: BEST_OF_N, "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
+ENSEMBLE = "ensemble"
+COMPARED = ("ppo-priced", "rloo", "grpo")
+"""beside PPO and the best of n at the centre"""
+AGAINST_WORST = tuple(f"{name}-{ENSEMBLE}" for name in (BEST_OF_N, "ppo", "rloo", "grpo"))
+"""against the ensemble, whose score is that of the worst"""
 
 
 @dataclass(frozen=True)
@@ -76,20 +80,20 @@ class Curve:
     reward: Tensor
 
 
-def write(settings: Settings, gold: Gold, best_of: Sequence[Path]) -> Path:
+def write(settings: Settings, gold: Gold, best_of: Mapping[str, Path]) -> Path:
     """Write overopt.json and overopt.html, print the table, and return the folder.
 
-    best_of: files of gold and reward of many answers to each prompt, one a reward model.
+    best_of: files of gold and reward of many answers to each prompt, by the name of the reward model.
     """
     figures = collect(settings, gold, best_of)
     html = page(figures, f"amenable overopt --out {settings.out}")
     return publish(settings.out, "overopt", figures, html, table(figures))
 
 
-def collect(settings: Settings, gold: Gold, best_of: Sequence[Path]) -> Row:
+def collect(settings: Settings, gold: Gold, best_of: Mapping[str, Path]) -> Row:
     """Return the figures of all curves, the points of DPO, and a headline."""
-    curves = {f"{BEST_OF_N}-{name}": best_of_n(path) for name, path in zip(settings.rewards, best_of)}
-    names = [*(f"ppo-{name}" for name in settings.rewards), *COMPARED]
+    curves = {f"{BEST_OF_N}-{name}": best_of_n(path) for name, path in best_of.items()}
+    names = [*(f"ppo-{name}" for name in settings.rewards), *COMPARED, *AGAINST_WORST[1:]]
     curves |= {name: along_the_way(settings.out / name, settings.out / "answers", gold) for name in names}
     rows = {name: figures_of(curve, settings.seed) for name, curve in curves.items()}
     points = dpo_points(settings.out, gold)
@@ -225,13 +229,13 @@ def headline(rows: Mapping[str, Row], settings: Settings) -> list[str]:
     curves that do not show the papers' shapes."""
     centre = rows[f"ppo-{settings.centre}"]
     lines = [advice(centre)]
-    priced, ensemble = rows["ppo-priced"]["end"], rows["ppo-ensemble"]
+    priced = rows["ppo-priced"]["end"]
     lines.append(
         f"With a price on KL the last policy has {signed(priced['gold'])} gold at {decimal(priced['kl'])} nats, without"
         f" {signed(centre['end']['gold'])} at {decimal(centre['end']['kl'])}; stopping at the highest gold would have"
         f" given {signed(centre['peak_gold'])}."
     )
-    lines.append(f"Against the worst of three reward models: {signed(ensemble['end']['gold'])} gold at the end.")
+    lines.append(f"Gold at the end against the worst of three reward models: {against_worst(rows, settings.centre)}.")
     straight = [name for name, row in rows.items() if not shows_fall(row)]
     if straight:
         lines.append(
@@ -239,6 +243,17 @@ def headline(rows: Mapping[str, Row], settings: Settings) -> list[str]:
             " (the table says which)."
         )
     return lines
+
+
+def against_worst(rows: Mapping[str, Row], centre: str) -> str:
+    """Return gold at the end of each way against the ensemble, beside that against the reward model of the centre."""
+    parts = []
+    for name in AGAINST_WORST:
+        kind = name.removesuffix(f"-{ENSEMBLE}")
+        alone = rows[kind if kind in rows else f"{kind}-{centre}"]
+        after, before = (signed(row["end"]["gold"]) for row in (rows[name], alone))
+        parts.append(f"{KINDS[kind]} {after} in place of {before}")
+    return ", ".join(parts)
 
 
 def advice(row: Row) -> str:
@@ -261,10 +276,9 @@ def shows_fall(row: Row) -> bool:
 
 def label(name: str) -> str:
     """Return a curve's name as the report writes it."""
-    for kind, title in ((BEST_OF_N, BEST_OF_N), ("ppo", "PPO")):
-        if name.startswith(f"{kind}-"):
-            return f"{title}, {NAMES[name.removeprefix(f'{kind}-')]}"
-    return name.upper()
+    kind = next(kind for kind in KINDS if name.startswith(kind))
+    reward = name.removeprefix(kind).removeprefix("-")
+    return f"{KINDS[kind]}, {NAMES[reward]}" if reward else KINDS[kind]
 
 
 def table(figures: Row) -> Grid:
@@ -295,7 +309,7 @@ def bounds(row: Mapping[str, float | None]) -> str:
 
 def charts(figures: Row) -> list[Markup]:
     """Draw gold against the root of KL: of PPO by reward model, of the best of n by reward model, of the algorithms at
-    the centre; and gold beside reward at the centre."""
+    the centre and against the ensemble; and gold beside reward at the centre."""
     rewards, centre, curves = figures["rewards"], figures["centre"], figures["curves"]
 
     def series(name: str, colour: int, key: str = "gold", title: str = "") -> Series:
@@ -308,6 +322,9 @@ def charts(figures: Row) -> list[Markup]:
     algorithms = [series(name, i) for i, name in enumerate((f"ppo-{centre}", f"{BEST_OF_N}-{centre}", *COMPARED), 1)]
     dpo = [(math.sqrt(max(0.0, point["kl"])), point["gold"]) for point in figures["dpo"]]
     algorithms.append(Series("DPO, by beta", sorted(dpo), len(algorithms) + 1))
+    against = [
+        series(name, i, title=KINDS[name.removesuffix(f"-{ENSEMBLE}")]) for i, name in enumerate(AGAINST_WORST, 1)
+    ]
     truth = [
         series(f"ppo-{centre}", 1, title="gold"),
         series(f"ppo-{centre}", 2, "reward", "reward that was trained on"),
@@ -316,6 +333,7 @@ def charts(figures: Row) -> list[Markup]:
         ("PPO: gold by reward model", of_rewards("ppo")),
         ("Best of n: gold by reward model", of_rewards(BEST_OF_N)),
         ("Gold by algorithm, at the centre", algorithms),
+        ("Gold against the worst of three reward models", against),
         ("PPO at the centre: gold and reward", truth),
     )
     drawn_charts = [line_chart(title, lines, "root of KL") for title, lines in drawn]

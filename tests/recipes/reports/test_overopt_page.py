@@ -65,9 +65,27 @@ def test_the_best_of_n_is_exact(tmp_path: Path) -> None:
     assert best.kl.tolist() == pytest.approx([0.0, math.log(2) - 0.5])
 
 
-def test_the_headline_counts_the_curves_without_a_fall() -> None:
+def test_the_headline_counts_the_curves_without_a_fall_and_has_each_way_against_the_ensemble() -> None:
     falls, rises = (overopt_page.figures_of(each, 0) for each in (curve(1.0, 0.6), curve(0.1, -0.3)))
-    rows: dict[str, Any] = {"ppo-centre": falls, "ppo-priced": rises, "ppo-ensemble": falls, "rloo": rises}
+    rows: dict[str, Any] = {"ppo-centre": falls, "ppo-priced": rises, "rloo": rises, "grpo": falls}
+    rows |= {"best of n-centre": falls, "best of n-ensemble": rises}
+    rows |= {"ppo-ensemble": rises, "rloo-ensemble": falls, "grpo-ensemble": falls}
     lines = overopt_page.headline(rows, Settings(Path("out"), ["centre"], "centre", 0))
     assert lines[0].startswith("Stop PPO at about 4.0 nats")
-    assert "here 2 of 4 do not show it" in lines[-1]
+    assert law_at(5.0, 1.0, 0.6, "rl") == pytest.approx(0.17, abs=5e-3)
+    assert law_at(5.0, 0.1, -0.3, "rl") == pytest.approx(2.91, abs=5e-3)
+    assert lines[2] == (
+        "Gold at the end against the worst of three reward models: best of n +2.91 in place of +0.17, PPO +2.91 in"
+        " place of +0.17, RLOO +0.17 in place of +2.91, GRPO +0.17 in place of +0.17."
+    )
+    assert "here 4 of 9 do not show it" in lines[-1]
+
+
+def test_a_curve_is_named_by_its_way_and_its_reward_model() -> None:
+    names = ("best of n-centre", "ppo-labels-4", "rloo", "grpo-ensemble")
+    assert [overopt_page.label(name) for name in names] == [
+        "best of n, all labels, the policy's size",
+        "PPO, a quarter of the labels",
+        "RLOO",
+        "GRPO, the worst of three reward models",
+    ]
