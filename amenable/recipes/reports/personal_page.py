@@ -16,6 +16,7 @@ import torch
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines
 from amenable.evaluation.content import gain_at_equal_length
+from amenable.evaluation.metrics import perplexity
 from amenable.evaluation.preference import DECODINGS, mean_win_rate
 from amenable.feedback.consistency import order_of, split_contradictory
 from amenable.functional.statistics import bootstrap_mean, decisive_size
@@ -121,7 +122,6 @@ def answer_figures(name: str, decoding: str, rows: Sequence[Row]) -> Row:
     """Return length, change of length, KL, perplexity and content of a model's answers."""
     answers, before = ([row["answers"][each][decoding] for row in rows] for each in (name, BEFORE))
     words, words_before = ([len(answer["text"].split()) for answer in each] for each in (answers, before))
-    tokens = sum(answer["tokens"] for answer in answers)
     gains = [
         gain_at_equal_length(after["text"], first["text"], row["prompt"][-1]["content"], row["reference"])
         for row, after, first in zip(rows, answers, before)
@@ -133,7 +133,7 @@ def answer_figures(name: str, decoding: str, rows: Sequence[Row]) -> Row:
         "change": None if is_base else mean_row([a - b for a, b in zip(words, words_before)]),
         "ended": sum(answer["ended"] for answer in answers) / len(rows),
         "kl": sum(answer["kl"] for answer in answers) / len(rows),
-        "perplexity": math.exp(-math.fsum(answer["ref_logp"] for answer in answers) / tokens),
+        "perplexity": perplexity(answers),
         "content": None if is_base or not gains else mean_row(gains),
     }
 

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines
 from amenable.evaluation.content import gain_at_equal_length, yes_or_no
+from amenable.evaluation.metrics import perplexity
 from amenable.functional.statistics import bootstrap_mean, wilson
 from amenable.recipes.reports.charts import Series, line_chart
 from amenable.recipes.reports.formatting import NONE, decimal, interval, percent
@@ -112,7 +113,6 @@ def decoding_figures(name: str, decoding: str, rows: Sequence[Row]) -> Row:
     scores, count = [answer["reward"] for answer in answers], len(answers)
     is_rate = set(scores) <= {0.0, 1.0}
     low, high = wilson(sum(scores), count) if is_rate else mean_interval(scores)[1:]
-    tokens = sum(answer["tokens"] for answer in answers)
     seeds = dict.fromkeys(row["root"] for row in rows)
     by_seed = [[s for s, row in zip(scores, rows) if row["root"] == root] for root in seeds]
     return {
@@ -125,7 +125,7 @@ def decoding_figures(name: str, decoding: str, rows: Sequence[Row]) -> Row:
         "ended": sum(answer["ended"] for answer in answers) / count,
         "words": sum(len(answer["text"].split()) for answer in answers) / count,
         "kl": sum(answer["kl"] for answer in answers) / count,
-        "perplexity": math.exp(-math.fsum(answer["ref_logp"] for answer in answers) / tokens),
+        "perplexity": perplexity(answers),
         "content": content(name, decoding, rows),
     }
 
