@@ -17,23 +17,26 @@ from typing import Any
 
 from amenable.files import write_text
 from amenable.functional.rewards import Combination
+from amenable.models.decoder import Decoder
 from amenable.rewards.model import ENSEMBLE
-from amenable.seeds import derive_seed
+from amenable.seeds import derive_seed, seeded_generator
 from amenable.train import plan
 from amenable.train.run import Run
-from amenable.train.run_options import TrainingOptions
+from amenable.train.run_options import AdapterOptions
 
 MAX_MEMBERS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleOptions(TrainingOptions):
+class EnsembleOptions(AdapterOptions):
     """Options of a stage that trains reward models."""
 
     members: int = 1
     """reward models of an ensemble, each with an order of its own; further ones are in the folder, as member-2 ..."""
     member_models: tuple[Path, ...] = ()
     """bodies of the further members, such as SFT models of other seeds; by default that of --model"""
+    from_scratch: bool = False
+    """random weights of the shape of --model, another draw for each member, in place of its own"""
     member: int = 1
     """number of this member, which its order follows from"""
     combination: Combination = "mean"
@@ -49,6 +52,9 @@ class EnsembleOptions(TrainingOptions):
         other = self.member_models and len(self.member_models) != self.members - 1
         problem = f"{len(self.member_models)} member_models for {self.members} members"
         plan.forbid(other, problem, "give one for each member after the first, or none")
+        part = self.lora.rank or self.virtual_tokens or self.frozen_layers
+        problem = "--from-scratch trains all weights: random ones that stay as they are know nothing"
+        plan.forbid(self.from_scratch and part, problem, "leave out --lora.rank, --frozen-layers and virtual tokens")
 
     @property
     def order_seed(self) -> int:
@@ -59,6 +65,12 @@ class EnsembleOptions(TrainingOptions):
     def member_inputs(self) -> dict[str, Path | None]:
         """The bodies of further members, for a run's lineage."""
         return {f"member_models {number}": path for number, path in enumerate(self.member_models, start=2)}
+
+
+def initialize(decoder: Decoder, options: EnsembleOptions) -> None:
+    """Draw a member's weights anew, with from_scratch; else leave them."""
+    if options.from_scratch:
+        decoder.init_weights(seeded_generator(options.seed, "body", options.member))
 
 
 def train_members(config: Any, run: Run, train: Callable[[Any], object]) -> None:

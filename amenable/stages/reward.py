@@ -36,7 +36,7 @@ from amenable.evaluation.reward_attacks import describe as describe_attacks
 from amenable.evaluation.reward_attacks import measure_attacks
 from amenable.models.heads import ScalarModel
 from amenable.models.pretrained import is_reward_folder
-from amenable.rewards.ensemble import EnsembleOptions, train_members
+from amenable.rewards.ensemble import EnsembleOptions, initialize, train_members
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan, rankings
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
@@ -75,8 +75,7 @@ class Config(RankingLossOptions, EnsembleOptions, AttackOptions, OfflineOptions,
     """Train a reward model from rankings."""
 
     model: Path = Path("runs/sft")
-    """body of the reward model: the SFT model, or another one with the same tokenizer; a reward model goes on as it is,
-    such as one pretrained on votes"""
+    """body of the reward model: the SFT model, or another with the same tokenizer; a reward model goes on as it is"""
     data: Sources = (Path("runs/annotate/train.jsonl"),)
     """rankings or pairs: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     validation_split: float = field(default=0.1, kw_only=True)
@@ -114,7 +113,7 @@ def run(config: Config) -> Path:
     if run.skip_finished():
         return run.out
     runtime, limit = start_runtime(config.device), config.max_tokens_per_pass
-    model, tokenizer, new_head = load_initial(config.model, runtime)
+    model, tokenizer, new_head = load_initial(config, runtime)
     config.adapt(model, config.model, tokenizer, runtime)
     context = model.decoder.config.context_length
     training, sets = read(config, tokenizer, context, run.rejected, run.log.bar)
@@ -175,13 +174,14 @@ def train_member(config: Config) -> None:
     run(config)
 
 
-def load_initial(folder: Path, runtime: Runtime) -> tuple[ScalarModel, Tokenizer, bool]:
+def load_initial(config: Config, runtime: Runtime) -> tuple[ScalarModel, Tokenizer, bool]:
     """Load a reward model as it is, or a language model with a new head; the last is True for a new head."""
-    loading.require_model(folder, "amenable sft")
-    if is_reward_folder(folder):
-        tokenizer = Tokenizer.load(folder)
-        return loading.load_reward_model(folder, runtime, tokenizer), tokenizer, False
-    decoder, tokenizer = loading.load_policy(folder, runtime)
+    loading.require_model(config.model, "amenable sft")
+    if is_reward_folder(config.model) and not config.from_scratch:
+        tokenizer = Tokenizer.load(config.model)
+        return loading.load_reward_model(config.model, runtime, tokenizer), tokenizer, False
+    decoder, tokenizer = loading.load_policy(config.model, runtime)
+    initialize(decoder, config)
     return ScalarModel.from_decoder(decoder).to(runtime.device), tokenizer, True
 
 

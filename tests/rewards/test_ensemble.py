@@ -1,6 +1,7 @@
 """An ensemble of reward models is one reward, wherever a reward is named."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,14 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from amenable.data.files import read_json_lines
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.functional.rewards import combine_scores
-from amenable.rewards.ensemble import EnsembleOptions
+from amenable.models.lora import LoraOptions
+from amenable.rewards.ensemble import EnsembleOptions, initialize
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import load_reward
 from amenable.stages import reward
-from amenable.train.runtime import Runtime
+from amenable.train.loading import load_policy
+from amenable.train.runtime import Runtime, start_runtime
 
 PROMPTS = [(Message("user", "Ann asks: name a red thing."),)] * 3
 ANSWERS = ["Gladly: a rose, it is red.", "Grimly: a brick", "a"]
@@ -89,3 +93,20 @@ def test_options_that_mean_nothing_are_refused() -> None:
         with pytest.raises(InputError, match=message):
             EnsembleOptions(**wrong)
     assert len({EnsembleOptions(member=number).order_seed for number in (1, 2, 3)}) == 3
+
+
+def test_bodies_from_scratch_are_drawn_for_each_member_and_learn(config: reward.Config, tmp_path: Path) -> None:
+    scratch = replace(config, members=2, from_scratch=True, out=tmp_path / "scratch")
+    drawn = []
+    for number in (1, 2, 2):
+        decoder = load_policy(config.model, start_runtime(config.device))[0]
+        initialize(decoder, replace(scratch, member=number))
+        drawn.append(decoder.token_embedding.weight)
+    assert torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], load_policy(config.model, start_runtime(config.device))[0].token_embedding.weight)
+    first, *_, last = read_json_lines(reward.run(scratch) / "metrics.jsonl")[:-1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and last["loss"] < first["loss"]
+    assert (scratch.out / "member-2" / "finished.json").exists()
+    for part in ({"lora": LoraOptions(4)}, {"frozen_layers": 1}, {"prompt_tuning": 4}):
+        with pytest.raises(InputError, match="--from-scratch trains all weights"):
+            replace(scratch, **part)
