@@ -193,6 +193,8 @@ CASES = [
         "a language model, not a reward model|amenable reward",
     ),
     ("beta below 0", "dpo {dpo} --beta -1", "beta is -1.0|above 0"),
+    ("beta that holds nothing", "dpo {dpo} --beta 1e-9", "nothing is learned at beta 1e-09|give 0.0001 to 1000"),
+    ("beta that allows nothing", "kto --model {assistant} --beta 1e6", "nothing is learned at beta 1e+06|ends at once"),
     ("half of the labels", "dpo {dpo} --label-smoothing 0.5", "label_smoothing is 0.5"),
     (
         "smoothing of a loss without",

@@ -61,7 +61,8 @@ class Config(OfflinePolicyOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_above_zero(self, "beta", "desirable_weight", "undesirable_weight")
+        plan.require_beta(self)
+        plan.require_above_zero(self, "desirable_weight", "undesirable_weight")
         plan.require_at_least(2, self, "batch_size")
 
 

@@ -65,7 +65,7 @@ class PairLossOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_above_zero(self, "beta")
+        plan.require_beta(self)
         plan.require_at_least(0, self, "margin", "rpo_alpha")
         plan.require_share(self, "ld_alpha", "f_alpha_divergence_coef")
         plan.forbid(

@@ -19,6 +19,8 @@ EVAL_STEPS = 50
 """steps between two evaluations, unless more or fewer are given"""
 WARMUP_SHARE = 8
 """by default the warm-up takes at most this fraction of the steps, 1 / WARMUP_SHARE"""
+BETAS = 1e-4, 1e3
+"""bounds of a beta: where a loss of beta log(pi / ref) halves at 10,000 nats, and at .001 nats"""
 MAX_COUNT = 10**9
 """largest count or weight in an option: more is a typing error"""
 
@@ -72,6 +74,17 @@ def require_above_zero(options: Any, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not 0 < value <= MAX_COUNT:
             raise InputError(f"{name} is {value}", how="it must be above 0, and finite")
+
+
+def require_beta(options: Any) -> None:
+    """Raise InputError for a beta that teaches nothing: below the lowest of BETAS a loss of beta log(pi / ref) is all
+    but constant, above the highest it is at its end before the policy has moved by more than rounding does."""
+    require_above_zero(options, "beta")
+    low, high = BETAS
+    hint = (
+        f"give {low:g} to {high:g}, such as 0.1: below, the loss hardly depends on the policy; above, it ends at once"
+    )
+    forbid(not low <= options.beta <= high, f"nothing is learned at beta {options.beta:g}", hint)
 
 
 def require_minibatches(options: Any) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.errors import InputError
+from amenable.functional.preference_losses import dpo_losses
 from amenable.models.decoder import Decoder
 from amenable.models.lora import LoraOptions, add_adapters
 from amenable.train import plan
@@ -103,6 +104,19 @@ def test_shares_lie_between_0_and_1(value: float) -> None:
 def test_good_options_pass() -> None:
     plan.require_at_least(1, Options(), "count", "count")
     plan.require_share(Options(share=1.0), "share")
+
+
+def test_at_the_bounds_of_beta_the_loss_is_constant_or_at_its_end() -> None:
+    """log 2 within 1 % where the policy has moved by 100 nats; nothing is left of it at .01 nats."""
+    low, high = plan.BETAS
+    gaps, nothing = torch.tensor([100.0, 0.01]), torch.zeros(1)
+    assert float(dpo_losses(gaps[:1], nothing, low)) == pytest.approx(math.log(2), rel=0.01)
+    assert float(dpo_losses(gaps[1:], nothing, high)) < 1e-4
+    for beta in (low, 0.1, high):
+        plan.require_beta(SimpleNamespace(beta=beta))
+    for beta, problem in ((low / 2, "nothing is learned"), (2 * high, "nothing is learned"), (0.0, "above 0")):
+        with pytest.raises(InputError, match=problem):
+            plan.require_beta(SimpleNamespace(beta=beta))
 
 
 def test_what_a_step_of_rollouts_does() -> None:
