@@ -461,6 +461,11 @@ def head_on_the_trunk(parts: Parts) -> None:
     tests.test_a_head_on_the_trunk_learns_with_the_policy_or_alone(parts.make_decoder, parts.runtime)
 
 
+def terms_of_the_loss(parts: Parts) -> None:
+    tests = file_of("rl/test_algorithm.py")
+    tests.test_kl_and_entropy_in_the_loss(parts.make_decoder, parts.runtime, "k2")
+
+
 def fisher_product_by_hand(parts: Parts) -> None:
     tests = file_of("rl/test_trust_region.py")
     tests.test_the_product_is_that_of_the_explicit_fisher_matrix(parts.make_decoder, parts.runtime, "top")
@@ -902,6 +907,67 @@ MUTATIONS += [
     (f"prompts are counted in {loss}", "train.pair_loss:pair_loss", prompts_counted, step_by_hand(loss))
     for loss in ("ipo", "apo_zero")
 ]
+MUTATIONS += [
+    ("kto's estimate of the KL learns", "functional.preference_losses:kto_losses",
+     lambda f: lambda r, kl, *rest: f(r - kl + kl.detach(), kl, *rest), kto_by_hand),
+    ("bco's shift learns", "functional.preference_losses:bco_unpaired_losses",
+     lambda f: lambda reward, shift, *rest: f(reward - shift + shift.detach(), shift, *rest), bco_by_hand),
+    ("weights of pairs learn", "functional.preference_losses:on_policy_weights",
+     lambda f: lambda logps, collisions, lengths: ((logps - collisions) / lengths).sum(-1).exp(),
+     pair_options_by_hand),
+    ("the sampler's correction learns", "functional.importance_sampling:importance_weights",
+     lambda f: lambda logp, *rest: ((logp - logp.detach()).exp() * f(logp, *rest)[0], f(logp, *rest)[1]),
+     IMPORTANCE_WEIGHTS),
+    ("a margin is taken the other way round", "functional.preference_losses:dpo_losses",
+     lambda f: lambda chosen, rejected, beta, smoothing=0.0, margin=0.0: f(chosen, rejected, beta, smoothing, -margin),
+     suite_test("functional/test_preference_losses.py", "test_dpo_with_a_margin_by_hand")),
+    ("dpo's labels are smoothed beyond one half", "functional.preference_losses:dpo_losses",
+     lambda f: lambda chosen, rejected, beta, smoothing=0.0: f(chosen, rejected, beta, smoothing and 1 - smoothing),
+     pair_by_hand("dpo_losses")),
+    *((f"{name}'s labels are smoothed beyond one half", f"functional.preference_losses:{name}_losses",
+       lambda f: lambda gap, smoothing: f(gap, 1 - smoothing), pair_by_hand(f"{name}_losses"))
+      for name in ("robust", "exo")),
+    ("Plackett-Luce ranks the worst first", "functional.losses:plackett_luce_loss",
+     lambda f: lambda scores, ranks, *rest, **more: f(scores, -ranks, *rest, **more),
+     suite_test("functional/test_losses.py", "test_plackett_luce_by_hand")),
+    ("labels of rankings are not smoothed", "functional.losses:ranking_loss",
+     lambda f: lambda *arguments, label_smoothing=0.0: f(*arguments), ranking_types_by_hand),
+    ("PPO's KL penalty is a bonus", "functional.losses:ppo_kl_penalty_loss",
+     lambda f: lambda *arguments, kl_coef: f(*arguments, -kl_coef),
+     suite_test("functional/test_losses.py", "test_ppo_kl_penalty_by_hand")),
+    ("PPO's KL penalty falls where the KL is large", "functional.kl:adapt_kl_penalty",
+     lambda f: lambda coef, kl, target: f(coef, target, kl),
+     suite_test("functional/test_kl.py", "test_coefficient_halves_and_doubles_outside_its_band", 0.0151, 2.0)),
+    ("the entropy is punished", "rl.algorithm:regularizers",
+     lambda f: lambda models, options, coef, batch, logps, entropies, old: f(
+         models, options, coef, batch, logps, -entropies, old
+     ), terms_of_the_loss),
+    ("KL in the loss is a bonus", "rl.algorithm:regularizers",
+     lambda f: lambda models, options, coef, *rest: f(models, options, -coef, *rest), terms_of_the_loss),
+    ("a token is rewarded for what came before it", "functional.advantages:discounted_returns",
+     lambda f: lambda rewards, mask, gamma: f(rewards.flip(1), mask.flip(1), gamma).flip(1),
+     suite_test("functional/test_advantages.py", "test_discounted_returns_by_hand")),
+    ("the greedy answer is no baseline", "functional.advantages:grpo_advantages",
+     lambda f: lambda scores, scale="group", baselines=None, **more: f(scores, scale, **more), GROUP_SCALES),
+    ("long answers are punished too late", "functional.rewards:overlong_penalty",
+     lambda f: lambda lengths, limit, buffer: f(lengths, limit + buffer, buffer),
+     suite_test("functional/test_rewards.py", "test_the_overlong_penalty_falls_on_a_line")),
+    ("groups that teach are drawn anew", "rl.dynamic_sampling:equal_groups",
+     lambda f: lambda scores, samples: sorted({*range(len(scores) // samples)} - {*f(scores, samples)}),
+     suite_test("rl/test_dynamic_sampling.py", "test_groups_of_equal_scores_are_replaced_with_all_their_numbers")),
+    ("the worst of an ensemble is its best", "functional.rewards:combine_scores",
+     lambda f: lambda scores, combination, *k: -f(-scores, combination, *k),
+     suite_test("functional/test_rewards.py", "test_combinations_of_scores_by_hand", "min", [1.0, 1.0])),
+    ("an ensemble likes what its members differ on", "functional.rewards:combine_scores",
+     lambda f: lambda scores, combination, k=1.0: f(scores, combination, -k),
+     suite_test("functional/test_rewards.py", "test_combinations_of_scores_by_hand", "var", [2 - 0.5 * 0.666667, 1.0])),
+    ("the best of n is among one more", "evaluation.best_of:selection_probabilities",
+     lambda f: lambda n, count: f(min(n + 1, count), count),
+     suite_test("evaluation/test_best_of.py", "test_the_curve_is_the_mean_over_all_ways_to_pick")),
+    ("the law of gold rises in the end", "functional.overoptimization:fit_law",
+     lambda f: lambda distances, gains, law: (f(distances, gains, law)[0], -f(distances, gains, law)[1]),
+     suite_test("functional/test_overoptimization.py", "test_a_fit_gives_back_the_law_of_its_points", "rl", 0.8, 0.5)),
+]  # fmt: skip
 CUTS_BY_HAND = suite_test("control/test_experience.py", "test_by_hand")
 MUTATIONS += [
     ("a time limit is taken for an end", "control.experience:prepare",
