@@ -331,13 +331,19 @@ def sample_and_score(
     return collect_experience(algorithm, models, config, tokenized, ("rollout", number), config.num_generations)
 
 
-def learn(algorithm: Algorithm, models: Models, config: OnlineOptions, experience: Experience, number: int) -> None:
-    """Take the updates of an iteration on its experience, and compute its metrics."""
+def learn(
+    algorithm: Algorithm,
+    models: Models,
+    config: OnlineOptions,
+    experience: Experience,
+    number: int,
+    multiplier: float = 1.0,
+) -> None:
+    """Take the updates of an iteration on its experience, and compute its metrics. multiplier: of the learning rate."""
     algorithm.estimate(experience, config.kl_coef)
     objective_metrics(experience, config.kl_coef)
-    update(
-        algorithm, models, experience, [], number, 1.0, config, partial(measure_rounding, models, experience, config)
-    )
+    rounding = partial(measure_rounding, models, experience, config)
+    update(algorithm, models, experience, [], number, multiplier, config, rounding)
 
 
 def online_iteration(
