@@ -209,8 +209,9 @@ def sft(config: C, model: Traits) -> tuple[C, str]:
 
 def reward(config: C, model: Traits) -> tuple[C, str]:
     """Fill the options of reward modelling for its initial model; return them, and a line that names them."""
+    options: Any = config
     rates = {
-        "optimizer.learning_rate": peak_rate(config, PRETRAIN if config.from_scratch else REWARD, model),
+        "optimizer.learning_rate": peak_rate(config, PRETRAIN if options.from_scratch else REWARD, model),
         "head_learning_rate": head_learning_rate(model.width),
     }
     return fill(config, model, rates)
