@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,9 +23,13 @@ from hypothesis import settings
 from amenable import http_client
 from amenable.data.types import Message
 from amenable.errors import Interrupted
-from amenable.models import presets
+from amenable.generation.continuous_batch import ContinuousBatch
+from amenable.generation.requests import Completion, SampleRequest
+from amenable.generation.sampling import Sampling
+from amenable.models import presets, pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
+from amenable.models.layout import Layout
 from amenable.stages import pretrain, reward, sft, tokenizer
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.loading import save_model
@@ -360,6 +364,106 @@ def chat_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatAP
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(http_client.time, "sleep", lambda seconds: None)
     api = ChatAPI()
+    threading.Thread(target=api.http.serve_forever, args=(0.01,), daemon=True).start()
+    yield api
+    api.http.shutdown()
+    api.http.server_close()
+
+
+class RequestByRequest:
+    """Sampler that has a decoder of ours complete one request after another, each from its own seed."""
+
+    def __init__(self, decoder: Decoder):
+        self.decoder = decoder
+
+    def load(self, policy: Decoder) -> None:
+        self.decoder = policy
+
+    def complete(
+        self, requests: Sequence[SampleRequest], sampling: Sampling, eos_ids: Sequence[int]
+    ) -> list[Completion]:
+        return [self.complete_one(request, sampling, eos_ids) for request in requests]
+
+    def complete_one(self, request: SampleRequest, sampling: Sampling, eos_ids: Sequence[int]) -> Completion:
+        with torch.inference_mode():
+            batch = ContinuousBatch(self.decoder, [request], sampling, eos_ids, max_batch_size=1)
+            while not (finished := batch.step()):
+                pass
+        return finished[0][1]
+
+
+class VllmAPI:
+    """Server with the routes of vLLM that rollouts use, on a decoder of ours; `commands` are those that it was sent."""
+
+    def __init__(self, folder: Path):
+        self.words = Tokenizer.load(folder)
+        self.decoder = pretrained.load_decoder(folder).eval()
+        self.adapted: Decoder | None = None
+        self.context = self.decoder.config.context_length
+        self.processed, self.fails = True, False
+        self.commands: list[tuple[str, Any]] = []
+        self.lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send({"data": [{"id": "base", "max_model_len": outer.context}]})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with outer.lock:
+                    answer = None if outer.fails else outer.answer(self.path, body)
+                self.send(answer, 200 if answer is not None else 500)
+
+            def send(self, answer: Any, status: int = 200) -> None:
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def answer(self, path: str, body: Any) -> Any:
+        if path == "/tokenize":
+            return {"tokens": self.words.encode(body["prompt"])}
+        if path == "/v1/completions":
+            return {"choices": [self.complete(body)]}
+        self.commands.append((path, body))
+        if path == "/collective_rpc":
+            shape = self.decoder.config
+            self.decoder = pretrained.load_decoder(body["kwargs"]["weights_path"]).eval()
+            return {"results": [None]} if self.decoder.config == shape else None
+        if path == "/v1/load_lora_adapter":
+            self.adapted = pretrained.decoder_on(self.decoder, Path(body["lora_path"]))
+        return {}
+
+    def complete(self, body: Any) -> dict[str, Any]:
+        """Sample as ours does, from the request's seed alone."""
+        decoder = self.decoder if body["model"] == "base" else self.adapted
+        assert decoder is not None and body["return_token_ids"]
+        sampling = Sampling(body.get("temperature", 1.0), top_k=body.get("top_k", 0))
+        request = SampleRequest(0, 0, body["prompt"], body["max_tokens"], body.get("seed", 0))
+        done = RequestByRequest(decoder).complete_one(request, sampling, body.get("stop_token_ids", []))
+        rows = torch.tensor([*body["prompt"], *done.ids])
+        with torch.no_grad():
+            logits = decoder.logits(decoder(rows, Layout.of([len(rows)])))
+        raw = logits[:-1].log_softmax(-1).gather(1, rows[1:, None])[:, 0].tolist()
+        start = len(body["prompt"]) - 1
+        prompt = [None, *({str(int(i)): {"logprob": logp}} for i, logp in zip(rows[1 : start + 1], raw))]
+        logps = done.logps if self.processed else raw[start:]
+        return {"token_ids": done.ids, "logprobs": {"token_logprobs": logps}, "prompt_logprobs": prompt}
+
+
+@pytest.fixture
+def vllm_api(assistant: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VllmAPI]:
+    """A server of the session's assistant; tries follow at once."""
+    monkeypatch.setattr(http_client.time, "sleep", lambda seconds: None)
+    api = VllmAPI(assistant)
     threading.Thread(target=api.http.serve_forever, args=(0.01,), daemon=True).start()
     yield api
     api.http.shutdown()

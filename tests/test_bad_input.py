@@ -636,7 +636,7 @@ ZERO_MEANS_SOMETHING = """
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
     target_kl max_kl kl_budget code_workers rpo_alpha dpo.margin online-dpo.margin gamma lam
     cliprange cliprange_high dual_clip cliprange_value overlong_buffer overlong_penalty dynamic_sampling pass_at_k
-    n_steps baseline_decay cg_damping fisher_answers
+    max_staleness n_steps baseline_decay cg_damping fisher_answers
     vf_coef entropy_coef missing_eos_penalty score_clip ptx_coef lora.rank lora.bits
     dpo.ld_alpha f_alpha_divergence_coef center_rewards_coefficient score_penalty combination_coefficient
 """

@@ -118,7 +118,9 @@ def test_options_named_in_sentences_exist(document: Path) -> None:
         name for config in configs for name in cli.option_names(config)
     }
     lines = [
-        line for line in document.read_text("utf-8").splitlines() if not re.search("python -m|make |torchrun ", line)
+        line
+        for line in document.read_text("utf-8").splitlines()
+        if not re.search("python -m|make |torchrun |vllm serve ", line)
     ]
     for option in re.findall(r"(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)?)", "\n".join(lines)):
         assert option in known or option.split(".")[-1].replace("-", "_") in known, f"{document.name} names --{option}"

@@ -60,8 +60,7 @@ def collect(
 ) -> Rollout:
     """Sample `samples` completions of each prompt; random numbers depend on the prompt's seed alone. Several processes
     divide the prompts, and each returns the whole rollout."""
-    decoder = whole(decoder)
-    own = processes.own_share([len(prompt) + sampling.max_new_tokens for prompt in prompts])
+    decoder, own = whole(decoder), own_share(prompts, sampling)
     groups = generate(
         decoder,
         [prompts[i] for i in own],
@@ -72,6 +71,18 @@ def collect(
         max_batch_size=max_batch_size,
         progress=progress,
     )
+    return gather_rollout(prompts, own, groups, samples)
+
+
+def own_share(prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[int]:
+    """Return the numbers of the prompts that this process samples completions of, all of them in a process alone."""
+    return processes.own_share([len(prompt) + sampling.max_new_tokens for prompt in prompts])
+
+
+def gather_rollout(
+    prompts: Sequence[list[int]], own: Sequence[int], groups: Sequence[Sequence[Completion]], samples: int
+) -> Rollout:
+    """Return the rollout of all prompts, of which each process has the `samples` completions of its `own_share`."""
     if len(own) < len(prompts):
         groups = of_all_processes(own, groups, samples)
     completions = [completion for group in groups for completion in group]

@@ -48,6 +48,7 @@ PURPOSES = {
     "serve": "pages and API: serve, label, arena",
     "control": "agents in environments: control",
     "track": "trackers: --track",
+    "vllm": "rollouts by vLLM: --sampler vllm",
     "docs": "these documents as pages: make docs",
     "dev": "tests and checks: make test",
 }

@@ -81,6 +81,7 @@ def replace_groups(experience: Experience, fresh: Experience, groups: Sequence[i
         return torch.cat([first, second])[index]
 
     old, new = experience.rollout, fresh.rollout
+    old_steps, new_steps = experience.staleness, fresh.staleness
     rollout = Rollout(
         prompts=[(old.prompts + new.prompts)[i] for i in index],
         completions=[(old.completions + new.completions)[i] for i in index],
@@ -95,6 +96,7 @@ def replace_groups(experience: Experience, fresh: Experience, groups: Sequence[i
         scores=joined(experience.scores, fresh.scores),
         columns={name: joined(column, fresh.columns[name]) for name, column in experience.columns.items()},
         prompts=prompts,
+        staleness=None if old_steps is None or new_steps is None else joined(old_steps, new_steps),
         reward_scores={
             name: joined(part, fresh.reward_scores[name]) for name, part in experience.reward_scores.items()
         },

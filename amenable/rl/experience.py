@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from amenable.data.types import Prompt
+from amenable.errors import InputError
 from amenable.functional import kl
 from amenable.functional.masked import masked_sum
 from amenable.functional.statistics import explained_variance
@@ -24,6 +25,8 @@ MAX_MISSING_PROBABILITY = 0.003
 """largest 1 - mean ratio that chance explains in batches of thousands of tokens"""
 MIN_STANDARD_ERRORS = 5
 """standard errors from 1 at which a mean ratio is significant"""
+MAX_CORRECTED_GAP = 0.1
+"""nats a token between trainer and sampler, above which weights of samples correct no rounding but a mistake"""
 MIN_TOKENS = 100
 """tokens needed for a standard error: a few may all be rounded to one side"""
 
@@ -53,6 +56,13 @@ class Experience:
     """[B] unweighted scores of each part of the reward, by its name"""
     reward_metrics: dict[str, float] = field(default_factory=dict)
     """of each part of the reward"""
+    staleness: Tensor | None = None
+    """[B] steps of updates since an answer was sampled; None where all are answers of the policy as it is"""
+
+    @property
+    def is_stale(self) -> bool:
+        """True if an answer is an older policy's."""
+        return self.staleness is not None and bool(self.staleness.any())
 
     def flat(self, chosen: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         """Return `sampler_logps` and all columns of the chosen answers' tokens, one answer after another, [M] each."""
@@ -89,6 +99,8 @@ def objective_metrics(experience: Experience, kl_coef: float) -> dict[str, float
         "completions/clipped_ratio": float((~rollout.ended).float().mean()),
     }
     metrics |= experience.reward_metrics
+    if experience.staleness is not None:
+        metrics["sampling/staleness"] = float(experience.staleness.float().mean())
     if "values" in columns and "returns" in columns:
         explained = explained_variance(columns["values"], columns["returns"], mask)
         metrics["value/explained_variance"] = float(explained)
@@ -131,6 +143,8 @@ def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> l
     if len(experience.reward_scores) > 1:
         for i, row in enumerate(rows):
             row["rewards"] = {name: round(float(part[i]), 4) for name, part in experience.reward_scores.items()}
+    if experience.staleness is not None:
+        rows = [{**row, "staleness": steps} for row, steps in zip(rows, experience.staleness.tolist())]
     return rows
 
 
@@ -191,6 +205,28 @@ def require_same_distribution(
             f"beyond chance: the sampler leaves out {ratios.missing:.1%} of what the trainer gives, as top-k, top-p "
             "and min-p do: sample without filters"
         )
+
+
+def require_near(
+    ratios: Ratios, tolerance: float, corrected: bool, rounding: Callable[[], float] = lambda: 0.0
+) -> None:
+    """Require that a sampler outside the trainer has its log-probabilities at the first update: up to the tolerance, or
+    twice the rounding(), and up to MAX_CORRECTED_GAP where the sampler is corrected for.
+
+    Raises InputError for a larger gap in nats a token, and for a sampler that leaves tokens out.
+    """
+    gap = ratios.gap
+    if gap >= tolerance and gap >= (MAX_CORRECTED_GAP if corrected else 2 * rounding()):
+        problem = f"the sampler's log-probabilities differ from the trainer's by {gap:.3g} nats a token"
+        hint = (
+            "is it another model, or another temperature?"
+            if gap >= MAX_CORRECTED_GAP
+            else "weigh by it: --sampler-correction truncate"
+        )
+        raise InputError(problem, how=hint)
+    if ratios.missing:
+        problem = f"the sampler never draws {ratios.missing:.1%} of what the trainer gives"
+        raise InputError(problem, how="serve it without top-k, top-p and min-p")
 
 
 def require_at_reference(experience: Experience, tolerance: float, rounding: Callable[[], float] = lambda: 0.0) -> None:

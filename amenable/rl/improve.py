@@ -28,8 +28,7 @@ from amenable.data.orders import Draws
 from amenable.errors import InputError
 from amenable.functional.masked import standardize
 from amenable.functional.rewards import overlong_penalty, penalize_missing_eos
-from amenable.generation.rollout import Rollout, collect, pad_to_mask
-from amenable.generation.sampling import Sampling
+from amenable.generation.rollout import Rollout, pad_to_mask
 from amenable.ranks import rank
 from amenable.rewards.on_rollout import score_rollout
 from amenable.rewards.spec import Reward, reads_column
@@ -37,12 +36,14 @@ from amenable.rl import memory
 from amenable.rl.algorithm import Adaptive, Algorithm, Loss, MeanOver, Paired, Selective
 from amenable.rl.dynamic_sampling import collect_varied
 from amenable.rl.experience import (
+    MAX_CORRECTED_GAP,
     Experience,
     Ratios,
     TokenizedPrompt,
     mean_of,
     objective_metrics,
     require_at_reference,
+    require_near,
     require_same_distribution,
     scores_by_source,
 )
@@ -50,6 +51,7 @@ from amenable.rl.kl_controller import AdaptiveKLController
 from amenable.rl.models import Models
 from amenable.rl.monitor import Purpose, load_eval_reward, make_monitor
 from amenable.rl.options import OnlineOptions
+from amenable.rl.policy_sampler import PolicySampler
 from amenable.seeds import derive_seed, seed_step
 from amenable.train import first_batch, forward, loading, members, plan
 from amenable.train.best import BestWeights
@@ -66,22 +68,32 @@ NAMES = {"policy": ("", "policy"), "critic": ("critic_", "value")}
 """of a model: the prefix of its learning rate's metric, and the group of its gradient norm's"""
 
 
-def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: Run, lines: Sequence[str] = ()) -> Path:
+def improve(
+    algorithm: Algorithm,
+    models: Models,
+    options: OnlineOptions,
+    run: Run,
+    lines: Sequence[str] = (),
+    source: PolicySampler | None = None,
+) -> Path:
     """Train the algorithm's models for `max_steps` iterations and save the policy. Returns the run directory.
 
-    lines: of the plan, such as options that follow from the model.
+    lines: of the plan, such as options that follow from the model. source: of the policy's answers; by default our
+    engine.
     """
+    source = source or PolicySampler(models, options)
     eval_reward = load_eval_reward(options, models)
     prompts, raw = read(options, models, run.rejected, eval_reward)
     mixture = parse_sources(options.data)
     order = order_of(mixture, prompts.sizes, options.seed)
-    ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar)
+    ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar, source=source)
     pending = PendingStep()
     monitor = make_monitor(prompts, ask, options, algorithm, models, run, pending, eval_reward)
     schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
     forward.checkpoint_activations(algorithm.models.values(), options.checkpoint_activations)
     try:
         members.require_shares(min(options.prompts_per_step, options.samples // options.num_mini_batches))
+        source.require_length(max(len(prompt.ids) for prompt in prompts) + options.max_new_tokens)
         needed, *warnings = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])
     except InputError:
         run.lock.release()
@@ -101,17 +113,24 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
     state |= {"best": best} if best is not None else {}
     state |= {"algorithm": algorithm} if isinstance(algorithm, Adaptive) else {}
+    state |= {"sampler": source} if options.max_staleness else {}
     draws = Draws(order)
+
+    def ids_of(step: int) -> list[list[int]]:
+        return [prompts[i].ids for i in draws.step(step, options.prompts_per_step)]
+
     for step in run.steps(options.max_steps, state, options.save_steps):
         seed_step(options.seed, step, rank())
         places = draws.step(step, options.prompts_per_step)
         run.note_batch(step, places)
         if not pending.metrics or options.inspect_batch:
+            source.prepare(step, ids_of)
             with scoring(run, state):
                 experience, sampled = collect_varied(ask, prompts, places, step, options)
             rounding = partial(measure_rounding, models, experience, options)
             if step == 1 and models.starts_at_reference:
-                require_at_reference(experience, models.runtime.tolerance, rounding)
+                tolerance = models.runtime.tolerance if options.sampler == "amenable" else MAX_CORRECTED_GAP
+                require_at_reference(experience, tolerance, rounding)
             if step == 1 or options.inspect_batch:
                 rollout = experience.rollout
                 samples = rollout.prompts, rollout.completions, rollout.ended.tolist()
@@ -130,6 +149,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
                 metrics |= optimizer.rates(NAMES[name][0])
             monitor.after(step)
             pending.metrics = metrics
+        source.version = step
         with scoring(run, state, pending):
             metrics = pending.metrics | monitor.evaluate(step)
         pending.write(run.log)
@@ -168,24 +188,15 @@ def collect_experience(
     purpose: Purpose,
     samples: int,
     bars: Bars = no_bars,
+    source: PolicySampler | None = None,
 ) -> Experience:
     """Sample answers to B / samples prompts, score them, and look up the columns that frozen models give.
 
-    purpose: names and numbers that decide the random numbers.
+    purpose: names and numbers that decide the random numbers. source: of the answers; by default our engine.
     """
     runtime, limit = models.runtime, options.max_tokens_per_pass
-    sampling = Sampling(temperature=options.temperature, max_new_tokens=options.max_new_tokens)
-    seeds = [derive_seed(options.seed, *purpose, i) for i in range(len(prompts))]
-    with runtime.autocast():
-        rollout = collect(
-            models.policy,
-            [prompt.ids for prompt in prompts],
-            sampling,
-            eos_id=models.tokenizer.stop_ids,
-            seeds=seeds,
-            samples=samples,
-            progress=bars("answers"),
-        )
+    source = source or PolicySampler(models, options)
+    rollout, staleness = source.rollout([prompt.ids for prompt in prompts], purpose, samples, bars("answers"))
     rows = rollout.rows()
     ref_logps = forward.compute_logprobs(models.reference, rows, runtime, limit, options.temperature, bars("reference"))
     texts = [prompt.prompt for prompt in prompts]
@@ -194,6 +205,8 @@ def collect_experience(
     scores = shape_scores(raw_scores, rollout, options)
     columns = {"ref_logps": pad_to_mask(ref_logps, rollout.mask)}
     experience = Experience(rollout, raw_scores, scores, columns, texts, parts, reward_metrics)
+    if options.max_staleness:
+        experience.staleness = torch.full_like(rollout.lengths, staleness)
     algorithm.look(experience, bars)
     return experience
 
@@ -235,7 +248,10 @@ def update(
             names = ("sampling/logp_difference", "sampling/ratio", "sampling/ratio_var")
             tokens = int(experience.rollout.mask[torch.tensor(chosen)].sum())
             ratios = Ratios(tokens, *(stats[name] for name in names))
-            require_same_distribution(ratios, models.runtime.tolerance, models.policy.training, rounding)
+            if options.sampler == "amenable" and not experience.is_stale:
+                require_same_distribution(ratios, models.runtime.tolerance, models.policy.training, rounding)
+            elif not experience.is_stale:
+                require_near(ratios, models.runtime.tolerance, options.sampler_correction != "none", rounding)
             if len(order) > 1 and not isinstance(algorithm, Paired):
                 exact = options.ratio_of_answers or ratios.gap > models.runtime.tolerance
                 add_old_logprobs(experience, sorted({i for later in order[1:] for i in later}), models, options, exact)

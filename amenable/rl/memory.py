@@ -95,6 +95,9 @@ def peak_bytes(
     held += FP32 * sum(
         model.training * optimizer.extra_vectors for model, optimizer in zip(training, algorithm.optimizers.values())
     )
+    if options.max_staleness and options.sampler == "amenable":  # a copy of the policy samples beside the rest
+        held += FP32 * policy.training
+        largest += generation
     count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
     other_phase = min(generation, max(updates))
     passes, returned = options.max_steps * count, policy.checkpointed

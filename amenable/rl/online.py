@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from amenable.rl.algorithm import Algorithm
 from amenable.rl.critic import Critic, CriticOptions, make_critic
 from amenable.rl.improve import improve
 from amenable.rl.models import Models, critic_traits, inputs, load_models
+from amenable.rl.policy_sampler import PolicySampler, make_sampler, require_sampler
 from amenable.train import defaults
 from amenable.train.run import Run
 from amenable.train.runtime import start_runtime
@@ -29,8 +31,11 @@ def run_online(name: str, config: Any, make: Callable[[Models, Any], Algorithm],
     run = Run(config.out, name, config, inputs(config), config.max_kl)
     if run.skip_finished():
         return run.out
-    models = load_models(config, start_runtime(config.device))
-    return improve(make(models, config), models, config, run, [*lines, by_default])
+    runtime = start_runtime(config.device)
+    require_sampler(config)
+    models = load_models(config, runtime)
+    with closing(PolicySampler(models, config, make_sampler(models, config, run.out))) as source:
+        return improve(make(models, config), models, config, run, [*lines, by_default], source)
 
 
 def with_critic(make: Callable[[Models, Critic, A], Algorithm]) -> Callable[[Models, A], Algorithm]:

@@ -61,6 +61,12 @@ class OnlineOptions(AdapterOptions):
     """estimate of KL that is penalised: k1, k2, k3, |k1| (abs), or in the loss the sum over the vocabulary (full); by
     default k1 in the reward and k2 in the loss, whose gradients are right (functional/kl.py says which are)"""
     entropy_coef: float = 0.0
+    sampler: Literal["amenable", "vllm"] = "amenable"
+    """engine that samples the answers: ours, or vLLM's, in this process or, with sampler_url, as servers"""
+    sampler_url: tuple[str, ...] = ()
+    """addresses of vLLM servers of the policy's model, which read the run's folder: http://127.0.0.1:8100"""
+    max_staleness: int = 0
+    """1: the next step's answers are sampled while this one trains, by the policy before it; 0: never"""
     sampler_correction: Literal["none", "truncate", "mask"] = "none"
     """weighs advantages by the trainer's probabilities over the sampler's, where the two are not one (their rounding in
     bf16, say): truncated at the cap (TIS), or 0 beyond 1 / cap and cap"""
@@ -110,6 +116,7 @@ class OnlineOptions(AdapterOptions):
         plan.require_above_zero(self, "temperature", "kl_horizon")
         plan.require_at_least(1, self, "sampler_correction_cap")
         plan.require_minibatches(self)
+        self.require_sampler()
         plan.forbid(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
         problem = "k1 as a loss has gradient 0 in expectation: it keeps no policy near its reference"
         plan.forbid(
@@ -127,6 +134,28 @@ class OnlineOptions(AdapterOptions):
             plan.forbid(self.overlong_buffer > self.max_new_tokens, problem, "give a smaller one")
         for name, chosen in (("--keep-weights score", self.keep_weights == "score"), ("--kl-budget", self.kl_budget)):
             plan.forbid(chosen and not self.validation, f"{name} needs prompts", "give --validation")
+
+    def require_sampler(self) -> None:
+        """Raise InputError for samplers and staleness that do not go together, or with other options."""
+        given = self.sampler_url and self.sampler != "vllm"
+        plan.forbid(given, f"sampler_url is {' '.join(self.sampler_url)}", "add --sampler vllm")
+        problem = f"max_staleness is {self.max_staleness}"
+        plan.forbid(not 0 <= self.max_staleness <= 1, problem, "it must be 0 or 1")
+        colocated = self.max_staleness and self.sampler == "vllm" and not self.sampler_url
+        plan.forbid(
+            colocated, f"{problem}, and vLLM in this process does not sample beside training", "use --sampler-url"
+        )
+        stale = self.max_staleness and self.weighs_samples and self.sampler_correction == "none"
+        plan.forbid(stale, f"{problem}: answers are an older policy's", "add --sampler-correction truncate")
+        if self.sampler == "vllm":
+            plan.forbid(self.virtual_tokens, "vLLM takes no virtual tokens", "use --sampler amenable, or --lora.rank")
+            kinds = [name for name in ("dora", "bits") if getattr(self.lora, name)]
+            plan.forbid(kinds, f"lora.{' '.join(kinds)} with --sampler vllm", "use --sampler amenable, or plain LoRA")
+
+    @property
+    def weighs_samples(self) -> bool:
+        """True for a loss on advantages, which sampler_correction weighs."""
+        return True
 
     @property
     def estimator(self) -> KLEstimator:

@@ -64,6 +64,11 @@ class Config(PairLossOptions, OnlineOptions):
         given = next((name for name, value in unused.items() if value), None)
         plan.forbid(given, f"a loss on pairs has no {given}", "leave it out")
 
+    @property
+    def weighs_samples(self) -> bool:
+        """False: the loss is on pairs."""
+        return False
+
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from amenable.errors import InputError
 from amenable.generation.rollout import Rollout
 from amenable.rl.experience import (
     Experience,
@@ -13,6 +14,7 @@ from amenable.rl.experience import (
     mean_of,
     objective_metrics,
     require_at_reference,
+    require_near,
     require_same_distribution,
     sample_rows,
     scores_by_source,
@@ -154,3 +156,22 @@ def test_a_policy_that_is_not_its_reference_is_an_error(experience: Experience) 
     require_at_reference(other, 0.01, rounding=lambda: 0.02)
     with pytest.raises(RuntimeError, match=r"differs from its reference by 0\.015 nats"):
         require_at_reference(other, 0.01, rounding=lambda: 0.001)
+
+
+def test_a_sampler_outside_is_near_or_weighed_or_an_error_of_one_line() -> None:
+    require_near(gap_of(0.005), 0.01, corrected=False, rounding=lambda: pytest.fail("not needed"))
+    require_near(gap_of(0.05), 0.01, corrected=False, rounding=lambda: 0.03)
+    with pytest.raises(InputError, match=r"by 0\.07 nats a token; weigh by it: --sampler-correction truncate"):
+        require_near(gap_of(0.07), 0.01, corrected=False, rounding=lambda: 0.03)
+    require_near(gap_of(0.07), 0.01, corrected=True)
+    with pytest.raises(InputError, match=r"by 0\.2 nats a token; is it another model"):
+        require_near(gap_of(0.2), 0.01, corrected=True)
+    with pytest.raises(InputError, match=r"never draws 0\.5% .* without top-k"):
+        require_near(Ratios.of(torch.tensor([0.0, math.log(0.99)] * 500)), 0.01, corrected=True)
+
+
+def test_the_age_of_answers_is_in_metrics_and_rows(experience: Experience) -> None:
+    assert "sampling/staleness" not in objective_metrics(experience, 0.1) and not experience.is_stale
+    experience.staleness = torch.tensor([1, 0])
+    assert experience.is_stale and objective_metrics(experience, 0.1)["sampling/staleness"] == 0.5
+    assert [row["staleness"] for row in sample_rows(experience, str)] == [1, 0]

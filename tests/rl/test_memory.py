@@ -78,3 +78,14 @@ def test_only_a_run_that_keeps_the_best_weights_holds_them_twice() -> None:
     sizes = [rl_memory.peak_bytes(algorithm, models, config, [[1, 2]]) for config in (last, best)]
     weights = sum(p.numel() for p in models.policy.parameters())
     assert sizes[1] - sizes[0] == 4 * weights
+
+
+def test_answers_sampled_beside_training_take_a_copy_of_the_policy_and_their_own_room() -> None:
+    prompts, config = [[1] * 12] * 8, ppo_config(prompts_per_step=64, max_steps=2)
+    algorithm, models = workloads.make_ppo(SHAPE, FP32, config)
+    policy = sum(p.numel() for p in models.policy.parameters())
+    beside = replace(config, max_staleness=1, sampler_correction="truncate")
+    more = rl_memory.peak_bytes(algorithm, models, beside, prompts) - rl_memory.peak_bytes(
+        algorithm, models, config, prompts
+    )
+    assert more > 4 * policy

@@ -26,10 +26,11 @@ def test_the_algorithm_has_models_and_options_with_their_defaults(
     monkeypatch.setattr(online, "improve", lambda *arguments: calls.append(arguments) or config.out)
     algorithm = SimpleNamespace()
     out = online.run_online("mine", config, lambda models, filled: algorithm, ["a line"])
-    ((given, models, filled, run, lines),) = calls
+    ((given, models, filled, run, lines, source),) = calls
     assert given is algorithm and out == config.out and run.stage == "mine"
     assert filled.kl_coef is not None and filled.max_new_tokens and models.policy is not None
     assert lines[0] == "a line" and lines[1].startswith("by default")
+    assert source.models is models and source.sampler is None
 
 
 def test_with_a_critic_its_rate_has_a_default_too(

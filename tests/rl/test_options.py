@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from amenable.errors import InputError
+from amenable.models.lora import LoraOptions
 from amenable.rl.options import ClipOptions, OnlineOptions
+from amenable.stages import online_dpo, rloo
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,12 @@ from amenable.rl.options import ClipOptions, OnlineOptions
         ({"kl_estimator": "full"}, "does not depend on the token drawn.*--kl-in loss"),
         ({"dynamic_sampling": 1}, "dynamic_sampling compares .* num_generations is 1"),
         ({"overlong_buffer": -1}, "overlong_buffer is -1"),
+        ({"max_staleness": 2}, "max_staleness is 2; it must be 0 or 1"),
+        ({"max_staleness": 1}, "older policy's; add --sampler-correction truncate"),
+        ({"max_staleness": 1, "sampler": "vllm", "sampler_correction": "mask"}, "in this process .*use --sampler-url"),
+        ({"sampler_url": ("http://127.0.0.1:8100",)}, "sampler_url is http.*; add --sampler vllm"),
+        ({"sampler": "vllm", "prompt_tuning": 4}, "vLLM takes no virtual tokens"),
+        ({"sampler": "vllm", "lora": LoraOptions(rank=2, dora=True)}, "lora.dora with --sampler vllm"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -46,3 +54,10 @@ def test_the_clips_bounds_are_checked() -> None:
     for wrong in ({"cliprange": -0.1}, {"cliprange_high": -1.0}, {"dual_clip": 1.2}, {"dual_clip": -3.0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             ClipOptions(**wrong)
+
+
+def test_pairs_are_learned_from_at_any_age() -> None:
+    """Their loss is on log-probabilities alone, with nothing to weigh."""
+    assert online_dpo.Config(max_staleness=1).max_staleness == 1
+    with pytest.raises(InputError, match="add --sampler-correction"):
+        rloo.Config(max_staleness=1)

@@ -21,6 +21,7 @@ CRITIC: Options = {"critic_learning_rate": 5e-3, "num_generations": 1, "prompts_
 STAGES: list[tuple[ModuleType, Options]] = [
     (rloo, {}),
     (rloo, {"loss_on": "token", "kl_in": "loss", "num_mini_batches": 2, "sampler_correction": "mask"}),
+    (rloo, {"max_staleness": 1, "sampler_correction": "truncate", "max_steps": 3}),
     (grpo, {"mean_over": "tokens", "cliprange_high": 0.28, "num_mini_batches": 2, "dynamic_sampling": 2}),
     (grpo, {"importance_sampling_level": "sequence", "baseline": "greedy", "scale_rewards": "none"}),
     (grpo, {"pass_at_k": 2, "surrogate": "cispo", "mean_over": "constant", "kl_estimator": "full"}),

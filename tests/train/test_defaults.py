@@ -179,7 +179,7 @@ ALIKE = {
     "off unless it is asked for": """
         optimizer.muon_learning_rate
         prompting.num_shots tasking.self_consistency
-        kl_budget overlong_buffer dynamic_sampling margin rpo_alpha best_of ld_alpha
+        kl_budget overlong_buffer dynamic_sampling max_staleness margin rpo_alpha best_of ld_alpha
         members member combination_coefficient center_rewards_coefficient score_penalty
         label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning prefix_tuning empty_share
         lora.rank lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",

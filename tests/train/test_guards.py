@@ -86,6 +86,11 @@ def test_one_wrong_step_is_warned_of_by_its_own_check_alone(check: str, wrong: d
     assert (found[check]["steps"], found[check]["first_step"], found[check]["of"]) == (1, 16, 21)
 
 
+def test_an_older_policys_answers_are_no_gap_of_the_sampler() -> None:
+    apart = {"sampling/logp_difference": 0.3}
+    assert warned([WELL | apart] * 3) and not warned([WELL | apart | {"sampling/staleness": 1.0}] * 3)
+
+
 def test_a_warning_is_said_once_and_counted() -> None:
     watch, said = after([WELL] * 12 + [WELL | {"completions/clipped_ratio": 1.0}] * 7)
     assert len(said) == 1 and said[0].startswith("step 13: no answer ends") and "--max-new-tokens" in said[0]
