@@ -319,7 +319,8 @@ def charts(figures: Row) -> list[Markup]:
     def of_rewards(kind: str) -> list[Series]:
         return [series(f"{kind}-{name}", i, title=NAMES[name]) for i, name in enumerate(rewards, start=1)]
 
-    algorithms = [series(name, i) for i, name in enumerate((f"ppo-{centre}", f"{BEST_OF_N}-{centre}", *COMPARED), 1)]
+    algorithms = [series(f"{kind}-{centre}", i, title=KINDS[kind]) for i, kind in enumerate(("ppo", BEST_OF_N), 1)]
+    algorithms += [series(name, i) for i, name in enumerate(COMPARED, 3)]
     dpo = [(math.sqrt(max(0.0, point["kl"])), point["gold"]) for point in figures["dpo"]]
     algorithms.append(Series("DPO, by beta", sorted(dpo), len(algorithms) + 1))
     against = [
@@ -330,11 +331,11 @@ def charts(figures: Row) -> list[Markup]:
         series(f"ppo-{centre}", 2, "reward", "reward that was trained on"),
     ]
     drawn = (
-        ("PPO: gold by reward model", of_rewards("ppo")),
-        ("Best of n: gold by reward model", of_rewards(BEST_OF_N)),
-        ("Gold by algorithm, at the centre", algorithms),
-        ("Gold against the worst of three reward models", against),
-        ("PPO at the centre: gold and reward", truth),
+        ("PPO: gold over √KL, by reward model", of_rewards("ppo")),
+        ("Best of n: gold over √KL, by reward model", of_rewards(BEST_OF_N)),
+        ("Gold over √KL, by algorithm, all labels", algorithms),
+        ("Gold over √KL, against the worst of three reward models", against),
+        ("PPO, all labels: gold and reward over √KL", truth),
     )
     drawn_charts = [line_chart(title, lines, "root of KL") for title, lines in drawn]
     return [chart for chart in drawn_charts if chart is not None]

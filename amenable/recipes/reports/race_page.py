@@ -193,8 +193,23 @@ def headline(figures: Row) -> list[str]:
     lines = [f"{best} gains most gold: {gain_text(rows[best]['gain'])} over the SFT model's {start}."]
     count, names = f"{len(better)} of {len(rows)}", f": {', '.join(better)}" if better else ""
     lines.append(f"Greedy against greedy, {count} beat the SFT model beyond chance{names}.")
-    lines += [f"{name} {verdict(rows[name])} ({gain_text(rows[name]['gain_greedy'])})." for name in rest]
+    for reason in dict.fromkeys(verdict(rows[name]) for name in rest):
+        alike = [name for name in rest if verdict(rows[name]) == reason]
+        gains = ", ".join(signed(rows[name]["gain_greedy"]["value"]) for name in alike)
+        lines.append(f"{', '.join(alike)} {reason if len(alike) == 1 else of_several(reason)} ({gains}).")
     return lines
+
+
+def of_several(reason: str) -> str:
+    """Return a verdict as one of several algorithms.
+
+    >>> of_several("does not: its reward rises, gold falls")
+    'do not: their rewards rise, gold falls'
+    """
+    plurals = {"nor does its reward rise": "nor do their rewards rise", "its reward rises": "their rewards rise"}
+    for single, several in {"does not": "do not", **plurals}.items():
+        reason = reason.replace(single, several)
+    return reason
 
 
 def gain_text(row: Row) -> str:
@@ -252,11 +267,16 @@ def tuning_grid(figures: Row) -> Grid:
     return Grid("Learning rates", ("", *rates), rows, note)
 
 
+def online_algorithms(figures: Row) -> dict[str, Row]:
+    """Return the figures of the algorithms that have a curve, by name."""
+    return {name: row for name, row in figures["algorithms"].items() if row["curve"]}
+
+
 def charts(figures: Row) -> list[Markup]:
     """Draw gold on held-out prompts along the way of each online algorithm: against KL, answers and seconds."""
-    online = {name: row for name, row in figures["algorithms"].items() if row["curve"]}
+    online = online_algorithms(figures)
     axes = (
-        ("Gold against KL, held-out prompts", "KL, nats", lambda row, point: point["kl"]),
+        ("Gold of held-out prompts against KL in nats", "KL, nats", lambda row, point: point["kl"]),
         ("Gold against answers", "answers", lambda row, point: point["share"] * figures["answers"]),
         ("Gold against seconds", "seconds", lambda row, point: point["share"] * row["seconds"]),
     )
@@ -266,7 +286,7 @@ def charts(figures: Row) -> list[Markup]:
             Series(name, [(x(row, point), point["gold"]) for point in row["curve"]], colour)
             for colour, (name, row) in enumerate(online.items(), start=1)
         ]
-        drawn.append(line_chart(title, series, unit))
+        drawn.append(line_chart(title, series, unit, keys=False))
     return [chart for chart in drawn if chart is not None]
 
 
@@ -278,6 +298,7 @@ def page(figures: Row, command: str) -> str:
         js="report.js",
         headline=figures["headline"],
         charts=charts(figures),
+        online=list(online_algorithms(figures)),
         grids=[table(figures), tuning_grid(figures)],
         files={name: row["file"] for name, row in figures["algorithms"].items()},
         command=command,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 FOLDER = Path(__file__).parent
 
@@ -20,7 +21,7 @@ def render(template: str, css: str, js: str | None = None, **values: Any) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["answer"] = shown_answer
+    environment.filters["answer"], environment.filters["stacked"] = shown_answer, stacked
     texts = {"css": (FOLDER / css).read_text("utf-8")}
     if js is not None:
         texts["js"] = (FOLDER / js).read_text("utf-8")
@@ -30,3 +31,13 @@ def render(template: str, css: str, js: str | None = None, **values: Any) -> str
 def shown_answer(text: str) -> str:
     """Return an answer without surrounding blanks, or a remark where it is empty."""
     return text.strip() or Markup('<span class="empty">(says nothing)</span>')
+
+
+def stacked(cell: str) -> Markup:
+    """Return a cell of a table with what stands behind its value in parentheses, such as an interval, below it.
+
+    >>> str(stacked("0.5 (0.4 to 0.6)"))
+    '0.5<small>0.4 to 0.6</small>'
+    """
+    value, _, rest = re.sub(r" \((.*)\)$", r"\n\1", cell).partition("\n")
+    return Markup("{}<small>{}</small>").format(value, rest) if rest else escape(value)

@@ -175,7 +175,7 @@ def headline(figures: Row, settings: Settings) -> list[str]:
     if PROMPTED in models:
         lines.append(f"Asked '{settings.instruction}' the model as it was scores {score_text(models[PROMPTED])}.")
     if others:
-        lines.append(f"Beside it: {'. '.join(verdict(models, name, settings) for name in others)}.")
+        lines.append(f"Beside it: {'; '.join(verdict(models, name, settings) for name in others)}.")
     return lines
 
 
@@ -246,7 +246,7 @@ def chart(figures: Row) -> Markup | None:
     if all(row["is_rate"] for row in models.values()) and 0 < start < 1:
         rates = [start + (0.999 - start) * i / 40 for i in range(41)]
         series.append(Series("least KL, were all prompts alike", [(least_kl(r, start), r) for r in rates], 0))
-    return line_chart("Score against KL, sampled", series, "KL, nats")
+    return line_chart("Score against KL in nats, sampled", series, "KL, nats")
 
 
 def least_kl(rate: float, start: float) -> float:
@@ -288,8 +288,8 @@ def right_answers(rows: Sequence[Row], name: str) -> Row:
 
 def example(row: Row, models: Sequence[str]) -> Row:
     """Return a prompt, its reference, and each model's sampled answer."""
-    shown = [name for name in models if row["answers"].get(name, {}).get("sampled")]
-    answers = [{"name": NAMES[name], **row["answers"][name]["sampled"]} for name in shown]
+    sampled = [(i, name, row["answers"].get(name, {}).get("sampled")) for i, name in enumerate(models, start=1)]
+    answers = [{"name": NAMES[name], "colour": i, **answer} for i, name, answer in sampled if answer]
     return {"prompt": row["prompt"], "kind": row["kind"], "reference": row["reference"], "answers": answers}
 
 

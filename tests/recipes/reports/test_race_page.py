@@ -66,7 +66,13 @@ def test_the_sentences_name_who_does_not_beat_the_sft_model() -> None:
     assert race_page.headline(figures) == [
         "ppo gains most gold: +0.30 (0.10 to 0.50) over the SFT model's 0.50.",
         "Greedy against greedy, 1 of 2 beat the SFT model beyond chance: ppo.",
-        "kto does not: nor does its reward rise (+0.10 (−0.10 to 0.30)).",
+        "kto does not: nor does its reward rise (+0.10).",
+    ]
+    figures["algorithms"] |= {"trpo": row(-0.3), "dpo": row(0.05, 0.1), "ppo": row(-0.4)}
+    assert race_page.headline(figures)[1:] == [
+        "Greedy against greedy, 0 of 4 beat the SFT model beyond chance.",
+        "ppo, trpo do not: their rewards rise, gold falls (−0.40, −0.30).",
+        "kto, dpo do not: nor do their rewards rise (+0.10, +0.05).",
     ]
 
 

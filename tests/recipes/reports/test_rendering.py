@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from amenable.recipes.reports.rendering import FOLDER, render, shown_answer
+from amenable.recipes.reports.rendering import FOLDER, render, shown_answer, stacked
 
 
 def test_what_is_put_in_is_escaped_and_the_style_is_inside():
@@ -19,3 +19,8 @@ def test_a_value_left_out_is_an_error():
 
 def test_an_answer_that_says_nothing_is_said_to():
     assert shown_answer(" <b> \n") == "<b>" and "(says nothing)" in shown_answer(" \n")
+
+
+def test_an_interval_stands_below_its_value():
+    assert stacked("+0.5 (0.4 to 0.6)") == "+0.5<small>0.4 to 0.6</small>" and stacked("<b>") == "&lt;b&gt;"
+    assert stacked("a (b) c") == "a (b) c"

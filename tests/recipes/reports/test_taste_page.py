@@ -112,7 +112,7 @@ def test_no_policy_reaches_a_rate_at_less_than_its_least_kl() -> None:
 def test_the_page_has_table_chart_and_answers(root: Path, capsys: pytest.CaptureFixture) -> None:
     assert taste_page.write(root, [root], SETTINGS) == root
     page = (root / "report.html").read_text()
-    for text in ("Score against KL, sampled", "with the instruction", "A right yes or no became the other"):
+    for text in ("Score against KL in nats, sampled", "with the instruction", "A right yes or no became the other"):
         assert text in page
     assert " src=" not in page and 'href="http' not in page
     assert "report: " in capsys.readouterr().err
