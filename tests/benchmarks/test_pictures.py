@@ -22,6 +22,11 @@ def test_a_page_becomes_a_picture_of_its_size(tmp_path: Path) -> None:
         assert data.startswith(b"\x89PNG")
         sizes.append(struct.unpack(">II", data[16:24]))
     assert sizes == [(800, 600), (800, 700)]
+    page.write_text("<style>body { margin: 0 }</style><p style='height: 2000px'></p><b style='color: red'>After</b>")
+    pictures.main(str(page), out, width=800, height=700)
+    blank = out.read_bytes()
+    pictures.main(str(page), out, width=800, height=700, at="b")
+    assert out.read_bytes() != blank, "what was below the picture is at its top"
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
