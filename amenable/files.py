@@ -79,9 +79,12 @@ def manifest_of(folder: Path, leave_out: Collection[str] = ()) -> dict[str, dict
     """Return the size and sha256 of every file below a folder by relative path, without the top entries `leave_out`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     inner = [path for path in files if path.relative_to(folder).parts[0] not in leave_out]
-    return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in inner
-    }
+    return {path.relative_to(folder).as_posix(): size_and_hash(path) for path in inner}
+
+
+def size_and_hash(path: Path) -> dict[str, Any]:
+    """Return what a manifest says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def write_manifest(folder: Path, leave_out: Collection[str] = ()) -> None:

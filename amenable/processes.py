@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -87,22 +87,31 @@ def first_then_others() -> Iterator[None]:
 def from_first(function: Callable[[], T]) -> T:
     """Call a function in the first process alone; return its result, of plain JSON, in all. Its InputError is raised in
     all."""
+
+    def own() -> T | None:
+        if not is_first() and size() > 1:
+            return None
+        with alone():
+            return function()
+
+    result: Any = in_each(own)[0]
+    return cast(T, result)
+
+
+def in_each(function: Callable[[], T]) -> list[T]:
+    """Call a function in every process; return the results, of plain JSON, by rank. An InputError of any is raised in
+    all, after all have ended."""
     if size() == 1:
-        return function()
-    answer: dict[str, Any] = {}
-    if is_first():
-        try:
-            with alone():
-                answer = {"result": function()}
-        except InputError as error:
-            where = None if error.where is None else str(error.where)
-            gather({"error": [error.what, where, error.how]})
-            raise
-    answer = gather(answer)[0]
-    if "error" in answer:
-        raise InputError(*answer["error"])
-    result: T = answer["result"]
-    return result
+        return [function()]
+    try:
+        answers = gather({"result": function()})
+    except InputError as error:
+        gather({"error": [error.what, None if error.where is None else str(error.where), error.how]})
+        raise
+    for answer in answers:
+        if "error" in answer:
+            raise InputError(*answer["error"])
+    return [answer["result"] for answer in answers]
 
 
 def any_of(flag: bool) -> bool:

@@ -182,6 +182,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         validation_split=0.1,
         keep_weights="loss",
         save_steps=2,
+        async_save=True,
     )
     sampled = sample.Config(
         model=tuned.out, data=town / "prompts" / "reward.jsonl", out=root / "sample", num_generations=3, max_prompts=24
@@ -433,7 +434,7 @@ def attempt(stage: Any, config: Any, moment: float | None, slowly: bool, tally: 
 
 def write_slowly() -> None:
     """Write this process's checkpoints with pauses between their files."""
-    for name in ("write_tensors", "write_manifest", "sync_folder", "drop_others"):
+    for name in ("write_tensors", "size_and_hash", "write_text", "sync_folder", "drop_others"):
         setattr(checkpoint, name, paused(getattr(checkpoint, name)))
 
 

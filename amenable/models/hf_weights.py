@@ -6,6 +6,8 @@ Weights are loaded as fp32 from any dtype, each straight into its parameter. Not
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.family import ParameterMap, family
 from amenable.models.hf_config import CONFIG, model_type_of, read_json_object
+from amenable.models.sharding import gathered
 from amenable.models.tensor_files import DTYPES, INDEX, WEIGHTS, TensorFile
 
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
@@ -47,11 +50,33 @@ def published_tensors(decoder: Decoder, model_type: str) -> dict[str, Tensor]:
     if unknown := sorted(state.keys() - {entry.ours for entry in entries}):
         raise ValueError(f"no published name for {shortened(unknown)}: merge adapters into the weights they change")
     for entry in entries:
-        value = state[entry.ours].detach()
-        value = value - entry.offset if entry.offset else value
-        parts = value.split(list(entry.sizes)) if entry.sizes else [value.t() if entry.transposed else value]
-        tensors |= dict(zip(entry.theirs, parts))
+        tensors |= published_parts(entry, state[entry.ours].detach())
     return tensors
+
+
+def published_parts(entry: ParameterMap, value: Tensor) -> dict[str, Tensor]:
+    """Return the published tensors of one of our weights, by name, as views."""
+    value = value - entry.offset if entry.offset else value
+    parts = value.split(list(entry.sizes)) if entry.sizes else [value.t() if entry.transposed else value]
+    return dict(zip(entry.theirs, parts))
+
+
+def gather_by_name(decoder: Decoder, model_type: str) -> tuple[dict[str, Tensor], Callable[[str], Tensor]]:
+    """Return the weights of a decoder that several processes divide under their published names, as tensors without
+    numbers, and a function that gathers one of them: every process has to call it with the same names in turn."""
+    state, shapes = decoder.state_dict(), dict[str, Tensor]()
+    owners: dict[str, ParameterMap] = {}
+    for entry in parameter_map(decoder.config, model_type):
+        value = torch.empty(state[entry.ours].shape, dtype=state[entry.ours].dtype, device="meta")
+        parts = published_parts(entry, value)
+        shapes |= parts
+        owners |= dict.fromkeys(parts, entry)
+
+    @lru_cache(maxsize=2)  # names of one weight are near each other in a file
+    def whole(ours: str) -> Tensor:
+        return gathered(state[ours].detach())
+
+    return shapes, lambda name: published_parts(owners[name], whole(owners[name].ours))[name]
 
 
 def load_weights(decoder: Decoder, weights: Weights, model_type: str) -> None:

@@ -24,6 +24,14 @@ class PackedLinear(nn.Module):
         """Apply the layer, [..., in] -> [..., out] in bf16."""
         return torch.ops.mkldnn._linear_pointwise(x.to(torch.bfloat16), self.weight, self.bias, "none", [], "")
 
+    def unpacked(self) -> nn.Linear:
+        """Return the layer with its weight as an ordinary tensor, in bf16."""
+        weight = self.weight.to_dense()
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        linear.weight = nn.Parameter(weight, requires_grad=False)
+        linear.register_parameter("bias", self.bias)
+        return linear
+
 
 def can_pack(weight: Tensor, dtype: torch.dtype) -> bool:
     """Return True if products with this weight in `dtype` are oneDNN's in bf16."""

@@ -38,10 +38,19 @@ from amenable.models.hf_config import (
     read_json_object,
     training_dropout,
 )
-from amenable.models.hf_weights import VALUE_BIAS, VALUE_WEIGHT, Weights, load_weights, published_tensors
+from amenable.models.hf_weights import (
+    VALUE_BIAS,
+    VALUE_WEIGHT,
+    Weights,
+    gather_by_name,
+    load_weights,
+    published_tensors,
+)
 from amenable.models.inference import sharing_copy
 from amenable.models.ngram.tables import CONTEXT, is_ngram
+from amenable.models.sharding import is_sharded
 from amenable.models.tensor_files import MAX_SHARD_BYTES, write_weights
+from amenable.ranks import is_first
 
 GENERATION = "generation_config.json"
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "hidden_dropout")
@@ -63,7 +72,8 @@ def save(
     Each file is written atomically, config.json last. A sequence classifier needs `pad_id`: transformers reads the
     score at the last token that is not padding. generation: contents of generation_config.json, if more than these ids.
     Weights are written in `dtype`, or in their own, in several files above `max_shard_bytes`. Further fields of the
-    config.json that the model was loaded from stay. InputError for a configuration that no published architecture has.
+    config.json that the model was loaded from stay. Where several processes divide the weights each has to call this:
+    the first writes, a tensor at a time. InputError for a configuration that no published architecture has.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,11 +84,14 @@ def save(
     fields = with_origin(published_config(decoder.config, model_type), decoder, folder / CONFIG)
     fields |= {name: ids for name, ids in tokens.items() if name in fields or ids is not None or decoder.origin is None}
     fields = with_dtype(fields, dtype)
-    tensors = published_tensors(decoder, model_type)
+    divided = is_sharded(decoder)
+    tensors, read = gather_by_name(decoder, model_type) if divided else (published_tensors(decoder, model_type), None)
     if isinstance(model, ScalarModel):
         tensors["score.weight"] = model.score.weight.detach()
         fields |= {"architectures": [family(model_type).CLASSIFIER], **label_fields(model)}
-    write_weights(folder, tensors, dtype, max_shard_bytes)
+    write_weights(folder, tensors, dtype, max_shard_bytes, read)
+    if divided and not is_first():
+        return
     if not isinstance(model, ScalarModel):
         write_json(folder / GENERATION, tokens if generation is None else generation)
     write_json(folder / CONFIG, fields)

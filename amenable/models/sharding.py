@@ -2,7 +2,8 @@
 
 A process holds a part of each matrix. Where it trains, a block's weights are gathered when it computes and given back
 after that, and gradients are summed where they are divided; so each process has to compute as many passes as the others
-(train/objective.py). Whatever computes without gradients, or saves, takes a whole copy of the moment.
+(train/objective.py). Sampling and scoring take a whole copy of the moment. Checkpoints are written in parts
+(models/sharded_files.py), and models a tensor at a time.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from amenable import processes
 from amenable.models.decoder import Decoder
+from amenable.models.packed_linear import PackedLinear
+from amenable.models.sharded_files import StoredTensor
 
 Model = TypeVar("Model", bound=nn.Module)
 UNSHARDED = "unsharded"
@@ -29,9 +33,8 @@ def shard(module: nn.Module) -> None:
     before an optimizer takes the parameters."""
     if processes.size() == 1:
         return
-    for decoder in [each for each in module.modules() if isinstance(each, Decoder)]:
-        blanks = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in decoder.parameters()}
-        setattr(decoder, UNSHARDED, (copy.deepcopy(decoder, dict(blanks)).eval(),))
+    for decoder in decoders_of(module):
+        set_unsharded(decoder)
         for block in decoder.layers:
             fully_shard(block)
         fully_shard(decoder)
@@ -41,9 +44,45 @@ def shard(module: nn.Module) -> None:
                 part.set_force_sum_reduction_for_comms(True)
 
 
+@torch.no_grad()
+def shard_frozen(module: nn.Module) -> None:
+    """Divide the weights of a module's decoders that do not train among the processes, if there are several: `whole`
+    gathers them for each use. Packed layers become plain ones."""
+    if processes.size() == 1:
+        return
+    for decoder in decoders_of(module):
+        for name, layer in list(decoder.named_modules()):
+            if isinstance(layer, PackedLinear):
+                decoder.set_submodule(name, layer.unpacked())
+        set_unsharded(decoder)
+        mesh = init_device_mesh(decoder.token_embedding.weight.device.type, (processes.size(),))
+        for part in decoder.modules():
+            for name, weight in list(part.named_parameters(recurse=False)):
+                own = distribute_tensor(weight.detach(), mesh, [Shard(0)], src_data_rank=None).clone()
+                setattr(part, name, nn.Parameter(own, requires_grad=False))
+
+
+def decoders_of(module: nn.Module) -> list[Decoder]:
+    """Return the decoders in a module."""
+    return [each for each in module.modules() if isinstance(each, Decoder)]
+
+
+def set_unsharded(decoder: Decoder) -> None:
+    """Give a decoder its UNSHARDED copy."""
+    blanks = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in decoder.parameters()}
+    setattr(decoder, UNSHARDED, (copy.deepcopy(decoder, dict(blanks)).eval(),))
+
+
 def is_sharded(module: nn.Module) -> bool:
     """Return True if weights of a module are divided among processes."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def reshard(module: nn.Module) -> None:
+    """Give back the weights that a pass without gradients has gathered and left: those outside the blocks."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def whole(model: Model) -> Model:
@@ -51,7 +90,7 @@ def whole(model: Model) -> Model:
     itself. Every process has to call it."""
     if not is_sharded(model):
         return model
-    decoders = [module for module in model.modules() if isinstance(module, Decoder) and hasattr(module, UNSHARDED)]
+    decoders = [decoder for decoder in decoders_of(model) if hasattr(decoder, UNSHARDED)]
     copies: dict[int, Any] = {id(decoder): whole_decoder(decoder) for decoder in decoders}
     if id(model) in copies:
         twin: Model = copies[id(model)]
@@ -81,16 +120,20 @@ def local_part(parameter: Tensor) -> Tensor:
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
-def own_part(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return this process's part of a whole tensor, divided as another is; the tensor itself where that is whole."""
+def own_part(tensor: Tensor | StoredTensor, like: Tensor) -> Tensor:
+    """Return this process's part of a whole tensor, or of one in files, divided as another is; a whole tensor itself
+    where that is whole."""
+    if isinstance(tensor, StoredTensor):
+        return tensor.read_like(like)
     if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
-        return tensor
+        return tensor.to(like.device)
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 @torch.no_grad()
-def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load whole tensors by name into the parameters of a module, of which a process may hold parts."""
+def load_weights(module: nn.Module, state: Mapping[str, Tensor | StoredTensor]) -> None:
+    """Load tensors by name, whole, divided or in files, into the parameters of a module, of which a process may hold
+    parts."""
     parameters = dict(module.named_parameters())
     for name, value in state.items():
-        parameters[name].copy_(own_part(value.to(parameters[name].device), parameters[name]))
+        parameters[name].copy_(own_part(value, parameters[name]))

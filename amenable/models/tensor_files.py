@@ -7,7 +7,7 @@ model-00001-of-00003.safetensors ... and model.safetensors.index.json. Nothing i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from amenable.errors import InputError
 from amenable.files import write_file, write_text
+from amenable.ranks import is_first
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD, SHARDS = "model-{:05d}-of-{:05d}.safetensors", "model-*-of-*.safetensors"
@@ -28,6 +29,8 @@ WHOLE = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch
 NAMES = {dtype: name for name, dtype in {**DTYPES, **WHOLE, "BOOL": torch.bool}.items()}
 CHUNK = 1 << 22
 """numbers read or written at once"""
+Read = Callable[[str], Tensor]
+"""function of a tensor's name that returns the tensor"""
 
 
 class TensorFile:
@@ -84,10 +87,13 @@ class TensorFile:
             rest = rest[count:]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Write a safetensors file, its tensors converted to `dtype` or in their own, as safetensors' writer does."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, read: Read | None = None
+) -> None:
+    """Write a safetensors file, its tensors converted to `dtype` or in their own, as safetensors' writer does. read:
+    function that returns a tensor by name, for those that are without numbers, on the meta device."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    names = sorted(tensors, key=lambda name: (-(dtype or tensors[name].dtype).itemsize, name))
+    names = in_file_order(tensors, dtype)
     end = 0
     for name in names:
         tensor = tensors[name]
@@ -102,21 +108,38 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            for part in tensors[name].detach().contiguous().view(-1).split(CHUNK) if tensors[name].numel() else ():
+            tensor = read(name) if read is not None and tensors[name].is_meta else tensors[name]
+            numbers = tensor.detach().contiguous().view(-1)
+            for part in numbers.split(CHUNK) if numbers.numel() else ():
                 file.write(part.to("cpu", dtype or part.dtype).view(torch.uint8).numpy().data)
 
 
+def in_file_order(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> list[str]:
+    """Return the names of tensors as they follow one another in a file."""
+    return sorted(tensors, key=lambda name: (-(dtype or tensors[name].dtype).itemsize, name))
+
+
 def write_weights(
-    folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, max_shard_bytes: int = MAX_SHARD_BYTES
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    read: Read | None = None,
 ) -> None:
     """Write a folder's weights: one file, or several with an index where one would exceed `max_shard_bytes`. Each is
-    written atomically; files of other weights are removed."""
+    written atomically; files of other weights are removed. read: as in `write_tensors`; it gathers a tensor from all
+    processes, which call this together, and the first writes."""
     sizes = {name: tensor.numel() * dtype.itemsize for name, tensor in tensors.items()}
     parts = shards(sizes, max_shard_bytes)
+    if read is not None and not is_first():
+        for names in parts:
+            for name in in_file_order({name: tensors[name] for name in names if tensors[name].is_meta}, dtype):
+                read(name)
+        return
     files = [WEIGHTS] if len(parts) == 1 else [SHARD.format(i + 1, len(parts)) for i in range(len(parts))]
     for file, names in zip(files, parts):
         part = {name: tensors[name] for name in names}
-        write_file(folder / file, lambda path, part=part: write_tensors(path, part, dtype))  # type: ignore[misc]
+        write_file(folder / file, lambda path, part=part: write_tensors(path, part, dtype, read))  # type: ignore[misc]
     if len(files) > 1:
         weight_map = {name: file for file, names in zip(files, parts) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": dict(sorted(weight_map.items()))}

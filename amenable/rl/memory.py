@@ -98,6 +98,8 @@ def peak_bytes(
     if options.max_staleness and options.sampler == "amenable":  # a copy of the policy samples beside the rest
         held += FP32 * policy.training
         largest += generation
+    state = sum(model.training + model.moments for model in training) + best
+    held += FP32 * state if options.async_save else 0
     count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
     other_phase = min(generation, max(updates))
     passes, returned = options.max_steps * count, policy.checkpointed

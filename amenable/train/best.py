@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from amenable.models.sharding import load_weights
+from amenable.models.sharding import load_weights, own_part
 from amenable.train.trained_weights import trained_state
 
 
@@ -63,4 +63,6 @@ class BestWeights:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.score = float("-inf") if state["score"] is None else state["score"]
-        self.step, self.weights = state["step"], dict(state["weights"])
+        parameters = dict(self.module.named_parameters())
+        self.step = state["step"]
+        self.weights = {name: own_part(value, parameters[name]).cpu() for name, value in state["weights"].items()}

@@ -1,8 +1,13 @@
 """Checkpoints: the state that a run needs to resume exactly, as tensors (safetensors) and facts (JSON), never pickled.
 
+    state.json          facts
+    state.safetensors   tensors that every process has, by the first
+    shard-<n>-...       of process n: its parts of tensors that are divided among processes (models/sharded_files.py)
+    manifest.json       size and hash of every file
+
 Tensors are written one after another, without a copy of the state. A checkpoint folder is written under a temporary
-name, synced, then renamed. `manifest.json` holds the size and hash of every file, so that a torn checkpoint is
-recognised and the one before it is used.
+name, synced, then renamed once all processes have written. A torn checkpoint, or one that lacks a part, is recognised
+by the manifest, and the one before it is used. Any number of processes goes on from it, each reading what it holds.
 """
 
 from __future__ import annotations
@@ -10,16 +15,31 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
+from amenable import processes
 from amenable.errors import InputError
-from amenable.files import MANIFEST, disk_errors, matches_manifest, sync_folder, temporary_path, write_manifest
+from amenable.files import (
+    MANIFEST,
+    disk_errors,
+    matches_manifest,
+    size_and_hash,
+    sync_file,
+    sync_folder,
+    temporary_path,
+    write_text,
+)
+from amenable.models.sharded_files import ShardedFiles, write_parts
 from amenable.models.tensor_files import write_tensors
+from amenable.ranks import is_first
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 TENSOR = "__tensor__"
@@ -34,30 +54,89 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """State of a step as a process writes it: facts, whole tensors and parts of divided ones, by path."""
+
+    step: int
+    facts: Any
+    tensors: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, step: int, state: dict[str, Any]) -> Snapshot:
+        """Return the snapshot of a nested state; its tensors are not copied."""
+        tensors: dict[str, torch.Tensor] = {}
+        return cls(step, split(state, "", tensors), tensors)
+
+
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/checkpoint-<step>`; remove checkpoints of later steps and all but the newest `keep`.
+    """Write `folder/checkpoint-<step>`; remove checkpoints of later steps and all but the newest `keep`. Of several
+    processes each has to call it.
 
     Raises InputError for a full or read-only disk, without leaving a partial checkpoint or removing another.
     """
-    target = folder / f"checkpoint-{step}"
-    temporary = temporary_path(target)
-    tensors: dict[str, torch.Tensor] = {}
-    facts = split(state, "", tensors)
-    with disk_errors(target, "earlier checkpoints are kept: make room, then repeat the command to resume"):
-        try:
+    snapshot = Snapshot.of(step, state)
+    prepare(folder, step)
+    return commit(folder, step, keep, lambda: write(folder, snapshot))
+
+
+def prepare(folder: Path, step: int) -> None:
+    """Create the empty temporary folder of a checkpoint."""
+    temporary = temporary_path(folder / f"checkpoint-{step}")
+
+    def create() -> None:
+        with writing(folder, step):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            write_tensors(temporary / TENSORS, tensors)
-            (temporary / FACTS).write_text(json.dumps({"step": step, "state": facts}), "utf-8")
-            write_manifest(temporary)
+
+    processes.from_first(create)
+
+
+def write(folder: Path, snapshot: Snapshot) -> dict[str, Any]:
+    """Write and sync this process's files of a checkpoint; return their entries of the manifest. InputError for a disk
+    that is full or read-only."""
+    temporary = temporary_path(folder / f"checkpoint-{snapshot.step}")
+    divided = {name: tensor for name, tensor in snapshot.tensors.items() if isinstance(tensor, DTensor)}
+    with writing(folder, snapshot.step):
+        files = write_parts(temporary, divided) if divided else []
+        if is_first():
+            whole = {name: tensor for name, tensor in snapshot.tensors.items() if name not in divided}
+            write_tensors(temporary / TENSORS, whole)
+            (temporary / FACTS).write_text(json.dumps({"step": snapshot.step, "state": snapshot.facts}), "utf-8")
+            files += [temporary / TENSORS, temporary / FACTS]
+        for file in files:
+            sync_file(file)
+        return {file.name: size_and_hash(file) for file in files}
+
+
+def commit(folder: Path, step: int, keep: int, write_files: Callable[[], dict[str, Any]]) -> Path:
+    """Write the files of all processes, each by its `write_files`, give the checkpoint its name, and remove older ones.
+    InputError where a process could not write, in all of them."""
+    target = folder / f"checkpoint-{step}"
+    temporary = temporary_path(target)
+
+    def rename(entries: Sequence[Mapping[str, Any]]) -> None:
+        with writing(folder, step):
+            write_text(temporary / MANIFEST, json.dumps({k: v for own in entries for k, v in own.items()}, indent=1))
             shutil.rmtree(target, ignore_errors=True)
             temporary.rename(target)
             sync_folder(folder)
-        except BaseException:
+        drop_others(folder, step, keep)
+
+    try:
+        entries = processes.in_each(write_files)
+        processes.from_first(lambda: rename(entries))
+    except BaseException:
+        if is_first():
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    drop_others(folder, step, keep)
+        raise
     return target
+
+
+def writing(folder: Path, step: int) -> AbstractContextManager[None]:
+    """Return the context in which a checkpoint is written: a disk's errors are an InputError."""
+    hint = "earlier checkpoints are kept: make room, then repeat the command to resume"
+    return disk_errors(folder / f"checkpoint-{step}", hint)
 
 
 def drop_others(folder: Path, step: int, keep: int) -> None:
@@ -69,17 +148,31 @@ def drop_others(folder: Path, step: int, keep: int) -> None:
 
 def newest(folder: Path) -> tuple[int, dict[str, Any], list[str]] | None:
     """Return step and state of the newest whole checkpoint, and the names of torn ones after it; None without any."""
+    step, torn = newest_step(folder)
+    return None if step is None else (step, read(folder, step), torn)
+
+
+def newest_step(folder: Path) -> tuple[int | None, list[str]]:
+    """Return the step of the newest whole checkpoint, or None, and the names of torn ones after it."""
     torn: list[str] = []
     for step in sorted(steps(folder), reverse=True):
-        checkpoint = folder / f"checkpoint-{step}"
-        if not is_whole(checkpoint):
-            torn.append(checkpoint.name)
-            continue
-        # copies: tensors read from a file may be unaligned, and mapped to a file that is removed later
-        tensors = {name: tensor.clone() for name, tensor in load_file(checkpoint / TENSORS).items()}
-        facts = json.loads((checkpoint / FACTS).read_text("utf-8"))
-        return step, join(facts["state"], tensors), torn
-    return None
+        name = f"checkpoint-{step}"
+        if is_whole(folder / name):
+            return step, torn
+        torn.append(name)
+    return None, torn
+
+
+def read(folder: Path, step: int) -> dict[str, Any]:
+    """Return the state of a step's checkpoint. A tensor that processes divided is a StoredTensor."""
+    checkpoint = folder / f"checkpoint-{step}"
+    parts = any(checkpoint.glob("shard-*"))
+    tensors: dict[str, Any] = dict(ShardedFiles(checkpoint).tensors()) if parts else {}
+    # copies: tensors read from a file may be unaligned, and mapped to a file that is removed later
+    tensors |= {name: tensor.clone() for name, tensor in load_file(checkpoint / TENSORS).items()}
+    facts = json.loads((checkpoint / FACTS).read_text("utf-8"))
+    state: dict[str, Any] = join(facts["state"], tensors)
+    return state
 
 
 def load(holders: Mapping[str, Stateful], saved: Mapping[str, Any], folder: Path) -> None:
@@ -123,7 +216,7 @@ def split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     raise TypeError(f"a checkpoint can't hold {type(value).__name__} at {path}")
 
 
-def join(facts: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def join(facts: Any, tensors: Mapping[str, Any]) -> Any:
     """Rebuild the nested state that `split` took apart."""
     if isinstance(facts, dict):
         if TENSOR in facts:

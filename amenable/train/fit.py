@@ -162,6 +162,7 @@ def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -
             reference=task.reference,
             others=task.other_peaks,
             choice=choice,
+            async_save=options.async_save,
         )
 
     choice = Choice(options.max_tokens_per_pass, options.checkpoint_activations)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from amenable import processes
 from amenable.errors import InputError
 from amenable.files import disk_errors, sha256
 from amenable.model_folder import ADAPTER_FOLDER, BASE_FOLDER, adapter_of, base_folder, is_prompt, parent_folder
@@ -22,7 +23,7 @@ from amenable.models.new_tokens import merge_new_tokens
 from amenable.models.ngram.model import NGramModel
 from amenable.models.ngram.tables import is_ngram
 from amenable.models.prompt_tuning import VirtualTokens
-from amenable.models.sharding import whole
+from amenable.models.sharding import is_sharded, local_part, whole
 from amenable.models.tensor_files import MAX_SHARD_BYTES
 from amenable.ranks import is_first
 from amenable.seeds import derive_seed
@@ -197,10 +198,11 @@ def save_model(
 
     bos, eos and pad ids in config.json are those of the folder that the model was loaded from, if any, and so is the
     dtype `source`; a new model's is float32. Half precision rounds the weights of `model` itself, so that the reference
-    logits are those of the saved weights. Of several processes the first writes. InputError for weights that float16
-    cannot hold.
+    logits are those of the saved weights. Of several processes the first writes: weights that they divide a tensor at a
+    time, with adapters from a whole copy. InputError for weights that float16 cannot hold.
     """
-    model = whole(model)
+    if lora.has_adapters(model) or lora.decoder_of(model).new_embeddings is not None:
+        model = whole(model)
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     scalar = decoder is not model
     merge_new_tokens(decoder)
@@ -233,10 +235,11 @@ def save_model(
         lora.merge_adapters(model)
     saved = pretrained.stored_dtype(decoder) if dtype == "source" else getattr(torch, dtype)
     round_weights(model, saved)
-    if not is_first():
+    if not is_first() and not is_sharded(model):
         return
     with disk_errors(folder):
-        tokenizer.save(folder)
+        if is_first():
+            tokenizer.save(folder)
         reference_logits.save(folder, model)
         pretrained.save(
             folder,
@@ -279,8 +282,7 @@ def require_base(decoder: Decoder) -> None:
 def round_weights(model: Decoder | ScalarModel, dtype: torch.dtype) -> None:
     """Round every parameter to the values of `dtype` as its file has it, keeping its own dtype. InputError, with none
     rounded, for numbers beyond those of `dtype`."""
-    for name, weight in weights_by_published_name(model).items():
-        largest = max(float(weight.amax()), -float(weight.amin()))
+    for name, largest in largest_numbers(model).items():
         if largest > torch.finfo(dtype).max:
             problem = f"{name} holds {largest:,.0f}, and {str(dtype).removeprefix('torch.')} holds no number above"
             hint = "repeat the command with --save-dtype bfloat16, or float32"
@@ -289,8 +291,23 @@ def round_weights(model: Decoder | ScalarModel, dtype: torch.dtype) -> None:
     offsets = {id(decoder.get_parameter(entry.ours)): entry.offset for entry in parameters_of(decoder)}
     for parameter in model.parameters():
         if parameter.dtype != dtype:
-            offset = offsets.get(id(parameter), 0.0)  # files hold the number without it
-            parameter.copy_((parameter - offset).to(dtype).float() + offset)
+            offset, own = offsets.get(id(parameter), 0.0), local_part(parameter)  # files hold the number without it
+            own.copy_((own - offset).to(dtype).float() + offset)
+
+
+def largest_numbers(model: Decoder | ScalarModel) -> dict[str, float]:
+    """Return the largest magnitude in each weight by the names of its files; by our names where processes divide
+    them."""
+    divided = is_sharded(model)
+    weights = dict(model.named_parameters()) if divided else weights_by_published_name(model)
+    largest = {name: largest_of(local_part(weight.detach())) for name, weight in weights.items()}
+    every = processes.gather(largest) if divided else [largest]
+    return {name: max(own[name] for own in every) for name in largest}
+
+
+def largest_of(weight: torch.Tensor) -> float:
+    """Return the largest magnitude in a tensor; 0 in an empty one."""
+    return max(float(weight.amax()), -float(weight.amin())) if weight.numel() else 0.0
 
 
 def weights_by_published_name(model: Decoder | ScalarModel) -> dict[str, torch.Tensor]:

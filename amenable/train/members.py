@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 import amenable
 from amenable import processes
@@ -38,8 +39,10 @@ def shared_facts(options: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weight_sums(models: Sequence[Mapping[str, Tensor]]) -> list[float]:
-    """Return the sum of each matrix or vector of some models' weights, in double precision."""
-    return [float(value.double().sum()) for weights in models for value in weights.values()]
+    """Return the sum of each matrix or vector of some models' weights, in double precision, without those that the
+    processes divide."""
+    whole = [value for weights in models for value in weights.values() if not isinstance(value, DTensor)]
+    return [float(value.double().sum()) for value in whole]
 
 
 def require_shares(elements: int) -> None:

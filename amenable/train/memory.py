@@ -238,16 +238,18 @@ def training_peak(
     reference: nn.Module | None = None,
     others: Sequence[int] = (),
     choice: Choice | None = None,
+    async_save: bool = False,
 ) -> int:
     """Return the peak of a run that trains one model on data.
 
     work, inference: its largest passes with and without gradients. best: True if the best weights are kept.
     reference: a frozen model. others: peaks of other work, such as generation. choice:
-    other options than the model's own.
+    other options than the model's own. async_save: True if a copy of the state is written while training goes on.
     """
     model = chosen(model_of(module, optimizer), module, choice, runtime)
     copies = model.parameters if best else 0
     held = model.bytes + FP32 * (model.moments + copies)
+    held += FP32 * (model.training + model.moments + copies) if async_save else 0
     held += model_of(reference).bytes if reference is not None else 0
     peaks = [training_bytes(model, work, runtime), *others]
     peaks += [inference_bytes(model, inference, runtime)] if inference else []

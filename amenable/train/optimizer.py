@@ -7,7 +7,7 @@ training it learned facts more reliably than AdamW, so the small presets use it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -148,18 +148,18 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the moments, whole, of the same form however the weights are held. Where they are divided every
-        process has to call it."""
-        states = {str(i): whole_state(part.state_dict()) for i, part in enumerate(self.parts)}
+        """Return the moments, of the same form however the weights are held; where those are divided, this process's
+        parts."""
+        states = {str(i): part.state_dict() for i, part in enumerate(self.parts)}
         return {**states, "0": regrouped(states["0"], grouped(self.parts[0]), self.usual_groups)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         state = {**state, "0": regrouped(state["0"], self.usual_groups, grouped(self.parts[0]))}
         for i, part in enumerate(self.parts):
-            part.load_state_dict(state[str(i)])
-            for parameter, moments in part.state.items():
-                for name, value in moments.items():
-                    moments[name] = own_part(value, parameter) if value.shape == parameter.shape else value
+            own = state[str(i)]
+            parameters = [parameter for group in grouped(part) for parameter in group]
+            moments = {number: parts_like(parameters[number], values) for number, values in own["state"].items()}
+            part.load_state_dict({**own, "state": moments})
 
 
 def raise_nonfinite(problem: str, hint: str) -> NoReturn:
@@ -208,11 +208,11 @@ def regrouped(
     return {"state": moments, "param_groups": groups}
 
 
-def whole_state(value: Any) -> Any:
-    """Return the state of a torch optimizer with whole tensors in place of divided ones."""
-    if isinstance(value, dict):
-        return {key: whole_state(item) for key, item in value.items()}
-    return gathered(value) if isinstance(value, Tensor) else value
+def parts_like(parameter: nn.Parameter, moments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the moments of a parameter, those of its shape divided as it is."""
+    return {
+        name: own_part(value, parameter) if value.shape == parameter.shape else value for name, value in moments.items()
+    }
 
 
 def named(module: nn.Module, index: int) -> list[tuple[str, nn.Parameter]]:

@@ -22,6 +22,8 @@ from amenable.files import commit_file, temporary_path
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
+from amenable.models.sharding import reshard
+from amenable.ranks import is_first
 from amenable.train.runtime import processor_name
 
 NAME = "probe.tensors"
@@ -46,8 +48,11 @@ class Probe:
 
 
 def save(folder: Path, model: Decoder | ScalarModel) -> None:
-    """Compute a model's reference logits and write them atomically."""
-    write(folder, record(model))
+    """Compute a model's reference logits and write them atomically. Where several processes divide the weights each has
+    to call this: the first writes."""
+    probe = record(model)
+    if is_first():
+        write(folder, probe)
 
 
 def record(model: Decoder | ScalarModel) -> Probe:
@@ -56,7 +61,7 @@ def record(model: Decoder | ScalarModel) -> Probe:
     lengths = tuple(min(length, decoder.config.context_length) for length in LENGTHS)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(decoder.config.vocab_size, (sum(lengths),), generator=generator)
-    return Probe(ids, lengths, outputs(model, ids, lengths), environment(decoder.unembedding.device))
+    return Probe(ids, lengths, outputs(model, ids, lengths), environment(decoder.token_embedding.weight.device))
 
 
 def replay(stored: Probe, model: Decoder | ScalarModel) -> Probe:
@@ -65,17 +70,18 @@ def replay(stored: Probe, model: Decoder | ScalarModel) -> Probe:
     return Probe(stored.ids, stored.lengths, outputs(model, stored.ids, stored.lengths), environment(device))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def outputs(model: Decoder | ScalarModel, ids: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Return logits [B, V], or rewards [B], at the last token of each row, on the CPU."""
     was_training = model.training
     model.eval()
     decoder = model.decoder if isinstance(model, ScalarModel) else model
-    device = decoder.unembedding.device
+    device = decoder.token_embedding.weight.device
     layout = Layout.of(lengths, device)
     values = model(ids.to(device), layout, at=layout.last_tokens)
     if not isinstance(model, ScalarModel):
         values = decoder.padded_logits(values)
+    reshard(model)
     model.train(was_training)
     return values.float().cpu()
 

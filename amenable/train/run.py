@@ -36,6 +36,7 @@ from amenable.model_folder import bases_of
 from amenable.ranks import is_first
 from amenable.train import checkpoint, failed_rewards, prolong, trackers
 from amenable.train.best import BestWeights
+from amenable.train.checkpoint_writer import CheckpointWriter
 from amenable.train.environment import record_environment
 from amenable.train.examples import RejectedRows
 from amenable.train.graceful_stop import GracefulStop
@@ -96,6 +97,7 @@ class Run:
         self.longer, self.kept_step = False, 0
         self.schedule: Schedule | None = None
         self.runtime: Runtime | None = None
+        self.checkpoints = CheckpointWriter(self.out, self.keep_checkpoints, getattr(config, "async_save", False))
 
     def skip_finished(self) -> bool:
         """Return True if this run has already finished; otherwise lock an existing directory to resume it.
@@ -201,12 +203,11 @@ class Run:
 
     def steps(self, total: int, state: Mapping[str, checkpoint.Stateful], save_steps: int = 0) -> Iterator[int]:
         """Restore `state` and yield the remaining steps; save every `save_steps` (0: never) and when stopped."""
+        newest, torn = processes.from_first(self.newest_checkpoint)
         with processes.first_then_others():
-            if self.longer and is_first():
-                self.reopen()
             self.kept_step = prolong.checkpoint_to_keep(self.schedule, save_steps)
             sent = self.log.last_step()
-            done = self.restore(state)
+            done = self.restore(state, newest, torn)
         size = bytes_of(state)
         processes.from_first(lambda: self.prepare(done, size, save_steps))
         for holder in state.values():
@@ -222,12 +223,15 @@ class Run:
                 for step in range(done + 1, total + 1):
                     yield step
                     stopping = processes.any_of(stop.requested)
+                    self.checkpoints.poll()
                     if (save_steps and step % save_steps == 0 and step < total) or step == self.kept_step or stopping:
                         self.save(step, state)
                     if self.ended:
                         break
                     if stopping:
+                        self.checkpoints.wait()
                         raise Interrupted(self.out, step)
+                self.checkpoints.wait()
             except BaseException:
                 self.log.trackers.finish()
                 self.lock.release()
@@ -269,31 +273,31 @@ class Run:
         facts = {"step": self.step, "what": problem, "how": hint, "rows": self.batch_rows}
         if is_first():
             write_text(self.out / STOPPED, json.dumps(facts, indent=1, ensure_ascii=False))
+        self.checkpoints.wait()
         self.lock.release()
         raise InputError(f"stopped in step {self.step}: {problem}", self.out, hint)
 
-    def reopen(self) -> None:
-        """Prolong the run: write the options of the longer one, and remove the result of the last step."""
-        prolong.drop_last_step(self.out)
-        (self.out / FINISHED).unlink(missing_ok=True)
-        write_text(self.out / OPTIONS, self.yaml())
-        sync_folder(self.out)
+    def newest_checkpoint(self) -> tuple[int | None, list[str]]:
+        """Return the step of the newest whole checkpoint, or None, and the names of torn ones after it. A run that is
+        prolonged has the options of the longer one first, and loses the result of its last step."""
+        if self.longer:
+            prolong.drop_last_step(self.out)
+            (self.out / FINISHED).unlink(missing_ok=True)
+            write_text(self.out / OPTIONS, self.yaml())
+            sync_folder(self.out)
+        return checkpoint.newest_step(self.out)
 
-    def restore(self, state: Mapping[str, checkpoint.Stateful]) -> int:
-        """Load the newest whole checkpoint into `state` and return its step, or 0."""
-        newest = checkpoint.newest(self.out)
-        if newest is None:
-            for torn_step in sorted(checkpoint.steps(self.out)):
-                self.log.warn(f"checkpoint-{torn_step} is torn and none before it is whole: starts from step 0")
-            self.log.truncate_after(0)
-            return 0
-        step, saved, torn = newest
+    def restore(self, state: Mapping[str, checkpoint.Stateful], step: int | None, torn: Sequence[str]) -> int:
+        """Load a step's checkpoint, if there is one, into `state`; return the step, or 0. torn: those after it."""
         for name in torn:
-            self.log.warn(f"{name} is torn or altered, and not used")
+            rest = "not used" if step is not None else "none before it is whole: starts from step 0"
+            self.log.warn(f"{name} is torn or altered, and {rest}")
+        self.log.truncate_after(step or 0)
+        if step is None:
+            return 0
+        saved = checkpoint.read(self.out, step)
         checkpoint.load(state, saved["state"], self.out)
-        self.before, self.step = saved["seconds"], step
-        self.log.truncate_after(step)
-        self.metrics = self.log.latest_row()
+        self.before, self.step, self.metrics = saved["seconds"], step, self.log.latest_row()
         for row in self.log.read("metrics"):
             self.guards.observe(row["step"], row)
         self.log.info(f"resumes from step {step}")
@@ -319,13 +323,9 @@ class Run:
         if processes.size() > 1:
             sums = weight_sums([held[key] for key, holder in state.items() if isinstance(holder, TrainedWeights)])
             processes.require_same({"weights": sums}, "report it: the processes should stay equal")
-        processes.from_first(lambda: self.write_checkpoint(step, held, updated))
-
-    def write_checkpoint(self, step: int, held: Mapping[str, Any], updated: bool) -> None:
-        """Sync the log and write a checkpoint of what the run holds."""
-        self.log.sync()
+        processes.from_first(self.log.sync)
         facts = {"seconds": self.seconds, "updated": updated, prolong.SCHEDULE: prolong.facts_of(self.schedule)}
-        checkpoint.save(self.out, step, {**facts, "state": held}, self.keep_checkpoints)
+        self.checkpoints.save(step, {**facts, "state": held})
         self.log.session(step, time.monotonic() - self.begun)
 
     def finish(self, **facts: Any) -> Path:

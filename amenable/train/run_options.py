@@ -26,7 +26,7 @@ from amenable.train.trackers import TrackerName
 
 MAY_CHANGE_ON_RESUME = (
     *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
-    *("inspect_batch", "max_kl", "scoring", "track", "track_project", "processes", "sampler_url"),
+    *("inspect_batch", "max_kl", "scoring", "track", "track_project", "processes", "sampler_url", "async_save"),
 )
 """options that may change when a run resumes: they say where and how it computes, and not its result"""
 
@@ -74,6 +74,8 @@ class TrainingOptions(RunOptions):
     """steps between two checkpoints; 0 saves only when the run is stopped"""
     keep_checkpoints: int = 2
     """newest checkpoints that are kept during the run"""
+    async_save: bool = False
+    """write checkpoints in a thread while training goes on, from a copy of the state in memory"""
     save_dtype: SaveDtype = "source"
     """dtype of the final model's weights: that of the folder it started from (of a new model float32), or another;
     bfloat16 rounds to 8 bits and float16 to 11, in half the space. Training is fp32"""

@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 
 from amenable.errors import InputError
-from amenable.models.sharding import gathered, load_weights
+from amenable.models.sharding import load_weights
 
 
 def trained_state(module: nn.Module) -> dict[str, Any]:
-    """Return the weights that train, by name, whole. Where they are divided every process has to call it."""
+    """Return the weights that train, by name; where they are divided, this process's parts."""
     names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    return {name: gathered(value) for name, value in module.state_dict().items() if name in names}
+    return {name: value for name, value in module.state_dict().items() if name in names}
 
 
 class TrainedWeights:

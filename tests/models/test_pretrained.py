@@ -167,7 +167,7 @@ def test_an_interrupted_save_leaves_the_old_model(tmp_path, monkeypatch):
     decoder = lively(GPT)
     pretrained.save(tmp_path, decoder)
 
-    def fail(path, tensors, dtype):
+    def fail(path, tensors, dtype, read):
         path.write_bytes(b"half")
         raise OSError("disk full")
 

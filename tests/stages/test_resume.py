@@ -49,7 +49,7 @@ class Place:
 
 
 IN_A_STEP = Place(Run, "record", 4)
-IN_A_CHECKPOINT = Place(checkpoint, "write_manifest", 2)
+IN_A_CHECKPOINT = Place(checkpoint, "size_and_hash", 3)
 AT_THE_END = Place(run, "write_text", 3)
 """after lineage and options: the closing file"""
 

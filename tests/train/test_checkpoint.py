@@ -100,11 +100,11 @@ def test_a_torn_one_of_a_later_step_takes_nobodys_place(tmp_path: Path) -> None:
 
 
 def test_a_stop_while_it_is_written_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(folder: Path) -> None:
+    def stopped(file: Path) -> None:
         raise KeyboardInterrupt
 
     checkpoint.save(tmp_path, 1, {"x": torch.zeros(1)})
-    monkeypatch.setattr(checkpoint, "write_manifest", stopped)
+    monkeypatch.setattr(checkpoint, "size_and_hash", stopped)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, 2, {"x": torch.zeros(1)})
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]

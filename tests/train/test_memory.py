@@ -178,6 +178,7 @@ def test_a_run_that_keeps_the_best_weights_or_a_reference_holds_them() -> None:
     plain = memory.training_peak(decoder, config, work, FP32)
     assert memory.training_peak(decoder, config, work, FP32, best=True) == plain + weights
     assert memory.training_peak(decoder, config, work, FP32, reference=decoder) == plain + weights
+    assert memory.training_peak(decoder, config, work, FP32, async_save=True) == plain + 3 * weights
     more = memory.training_peak(decoder, config, work, FP32, others=[10**10])
     assert more > 10**10 > memory.training_peak(decoder, config, work, FP32, inference=work) == plain
 

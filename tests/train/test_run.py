@@ -371,6 +371,7 @@ def test_a_checkpoint_of_another_version_is_named_and_a_pending_step_may_lack(tm
     with pytest.raises(Interrupted):
         work(run, stop_at=2)
     pending, counter = PendingStep(), Counter()
-    assert a_run(tmp_path).restore({"counter": counter, "pending": pending}) == 2 and counter.total == 3
+    holders = {"counter": counter, "pending": pending}
+    assert a_run(tmp_path).restore(holders, 2, []) == 2 and counter.total == 3
     with pytest.raises(InputError, match="its checkpoint lacks 'other': another version wrote it; give another --out"):
-        a_run(tmp_path).restore({"counter": counter, "other": Counter()})
+        a_run(tmp_path).restore({"counter": counter, "other": Counter()}, 2, [])

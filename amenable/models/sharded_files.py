@@ -1,0 +1,89 @@
+"""Tensors that are divided among processes, in safetensors files: each process writes its part, and any number of
+processes, one too, read what they hold (torch.distributed.checkpoint's plans, its writer and reader for safetensors).
+
+No process holds a whole tensor. What a process writes and reads is planned from its own part, without messages.
+torch.distributed.checkpoint is imported where it is used: most runs have no parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from amenable.models.tensor_files import shards
+from amenable.ranks import rank
+
+FILE_BYTES = 1 << 30
+"""of a file at most, but for a larger tensor: torch puts one together in memory before it writes it"""
+PART = "shard-{:05d}-*.safetensors"
+"""files of a process, from 1"""
+
+
+def write_parts(folder: Path, tensors: Mapping[str, DTensor]) -> list[Path]:
+    """Write this process's parts of tensors to a folder, in files of FILE_BYTES; return the files."""
+    from torch.distributed.checkpoint import DefaultSavePlanner
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+    planner = DefaultSavePlanner(flatten_state_dict=False)
+    planner.set_up_planner(dict(tensors))
+    plan = planner.create_local_plan()
+    parts = shards({name: tensor.to_local().nbytes for name, tensor in tensors.items()}, FILE_BYTES)
+    numbers = {name: number for number, names in enumerate(parts, 1) for name in names}
+    items = [item for item in plan.items if item.tensor_data is not None and item.tensor_data.chunk.sizes.numel()]
+    storage = {"shard_index": rank() + 1, "fqn_to_index_mapping": numbers}
+    plan = planner.finish_plan(replace(plan, items=items, storage_data=storage))
+    HuggingFaceStorageWriter(str(folder), save_distributed=True).write_data(plan, planner).wait()
+    return sorted(folder.glob(PART.format(rank() + 1)))
+
+
+class ShardedFiles:
+    """The tensors in the files of a folder, each in one part or in several."""
+
+    def __init__(self, folder: Path):
+        """Read the headers of the files."""
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+        self.reader = HuggingFaceStorageReader(str(folder))
+        self.metadata = self.reader.read_metadata()
+        self.reader.set_up_storage_reader(self.metadata, True)
+
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Return the tensors by name, to be read later."""
+        return {name: StoredTensor(self, name) for name in self.metadata.state_dict_metadata}
+
+    def described(self, name: str) -> Any:
+        """Return torch's description of a tensor: its size, dtype and parts."""
+        return self.metadata.state_dict_metadata[name]
+
+    def read(self, name: str, out: Tensor) -> None:
+        """Fill `out` with a tensor's numbers; of an `out` that is divided among processes its part here."""
+        from torch.distributed.checkpoint import DefaultLoadPlanner
+
+        planner = DefaultLoadPlanner(flatten_state_dict=False)
+        planner.set_up_planner({name: out}, self.metadata, True)
+        self.reader.read_data(planner.finish_plan(planner.create_local_plan()), planner).wait()
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A tensor in files that is read once it is known how it is to be divided."""
+
+    files: ShardedFiles
+    name: str
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the whole tensor."""
+        return torch.Size(self.files.described(self.name).size)
+
+    def read_like(self, like: Tensor) -> Tensor:
+        """Return the tensor on the device of another one, and divided as that is."""
+        out = torch.empty_like(like, dtype=self.files.described(self.name).properties.dtype, requires_grad=False)
+        self.files.read(self.name, out)
+        return out
