@@ -48,7 +48,7 @@ from amenable.rl.experience import (
     scores_by_source,
 )
 from amenable.rl.kl_controller import AdaptiveKLController
-from amenable.rl.models import Models
+from amenable.rl.models import Models, divide_frozen
 from amenable.rl.monitor import Purpose, load_eval_reward, make_monitor
 from amenable.rl.options import OnlineOptions
 from amenable.rl.policy_sampler import PolicySampler
@@ -83,6 +83,8 @@ def improve(
     """
     source = source or PolicySampler(models, options)
     eval_reward = load_eval_reward(options, models)
+    if options.optimizer.fsdp:
+        divide_frozen(models, eval_reward)
     prompts, raw = read(options, models, run.rejected, eval_reward)
     mixture = parse_sources(options.data)
     order = order_of(mixture, prompts.sizes, options.seed)

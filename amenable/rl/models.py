@@ -11,6 +11,7 @@ from amenable.data.mixture import data_inputs
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel, critic_from_policy
 from amenable.models.lora import copy_to_train, has_adapters, without_adapters
+from amenable.models.sharding import is_sharded, shard_frozen
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import Reward, load_reward, reward_inputs
 from amenable.rl.options import OnlineOptions
@@ -83,6 +84,14 @@ def load_critic(models: Models, options: OnlineOptions) -> ScalarModel:
         own = replace(options, seed=derive_seed(options.seed, "critic"), frozen_layers=0)
         own.adapt(critic, options.model, models.tokenizer, models.runtime)
     return critic
+
+
+def divide_frozen(models: Models, eval_reward: Reward | None) -> None:
+    """Divide the weights of the frozen models, and of a reward that is not trained on, among the processes."""
+    others = [each.model for model in eval_reward.models for each in model.members] if eval_reward else []
+    for module in (*models.frozen, *others):
+        if not is_sharded(module):
+            shard_frozen(module)
 
 
 def critic_of(reward: ModelReward, models: Models) -> ScalarModel:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from amenable.data.mixture import Mixed, data_inputs, mixture_batches
 from amenable.evaluation import divergence
 from amenable.models.decoder import Decoder
+from amenable.models.sharding import shard_frozen
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
 from amenable.train.best import BestWeights
@@ -125,6 +126,8 @@ def train_policy(
             task.add_reference(reference, part, run.log.bar("reference")) for part in (training, validation)
         )
     del reference  # its memory is freed where KL is not measured
+    if config.optimizer.fsdp and kl_monitor.reference is not None:
+        shard_frozen(kl_monitor.reference)
     line = f"{len(training)} {task.unit} x {config.epochs} epochs / {config.batch_size} a step = {schedule}"
     best = BestWeights(policy, "eval/loss", True, "objective/kl", config.kl_budget) if config.kl_budget else None
     job = Training(

@@ -26,6 +26,7 @@ from amenable.models.heads import ScalarModel, ValueHead
 from amenable.models.inference import cast_for_inference
 from amenable.models.language_model import LanguageModel
 from amenable.models.layout import Layout
+from amenable.models.sharding import whole
 from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime, return_memory
 
@@ -126,8 +127,8 @@ def rounding(
     if not runtime.bf16:
         return 0.0
     rounded = torch.cat(compute_logprobs(decoder, rows, runtime, max_tokens, temperature))
-    whole = cast_for_inference(decoder, torch.float32)  # adapters are on matrices in bf16
-    exact = torch.cat(compute_logprobs(whole, rows, replace(runtime, bf16=False), max_tokens, temperature))
+    precise = cast_for_inference(decoder, torch.float32)  # adapters are on matrices in bf16
+    exact = torch.cat(compute_logprobs(precise, rows, replace(runtime, bf16=False), max_tokens, temperature))
     return float((rounded - exact).abs().mean())
 
 
@@ -166,6 +167,7 @@ def compute_kls(
 def masked_kls(policy: Decoder, reference: Decoder, batch: Batch, temperature: float) -> Tensor:
     """Return KL(policy || reference), summed over the vocabulary, before every token in the loss mask, [M], with the
     policy's gradient."""
+    reference = whole(reference)
     with torch.no_grad():
         ref_states = masked_hidden(reference, batch)
     states, ref_weight = masked_hidden(policy, batch), reference.unembedding.detach()
@@ -249,8 +251,8 @@ def of_all_processes(parts: Sequence[Tensor], counts: Sequence[int], width: int)
     """Return the numbers of every row, [counts[i]] or [counts[i], width] each, of which a process has some."""
     shape = (width,) if width > 1 else ()
     sizes = zip(parts, counts)
-    whole = [part if len(part) == count and len(part) else torch.zeros(count, *shape) for part, count in sizes]
-    return list(processes.summed(torch.cat(whole)).split(list(counts))) if whole else []
+    filled = [part if len(part) == count and len(part) else torch.zeros(count, *shape) for part, count in sizes]
+    return list(processes.summed(torch.cat(filled)).split(list(counts))) if filled else []
 
 
 def length_sorted_batches(
