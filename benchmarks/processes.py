@@ -1,18 +1,25 @@
-"""Several processes of one run: kills of any of them at any moment, and what a step of twice the rows costs in two.
+"""Several processes of one run: kills of any of them at any moment, what a step of twice the rows costs in two, and the
+memory of each.
 
     python -m benchmarks.processes --kills 50
+    python -m benchmarks.processes --kills 20 --fsdp --async-save
     python -m benchmarks.processes --scaling
+    python -m benchmarks.processes --memory
 
 Kills: each stage runs once undisturbed in two processes; then again and again, one of the processes, drawn by the seed,
 killed (SIGKILL) at a random moment, until it is done: every file must be the same. Models are tiny. Scaling: the same
 rows for each process, one thread each; the efficiency is the tokens a second of N processes over N times those of one.
+Memory: the largest resident memory of each process in two steps of a larger model, beyond the program's own, with whole
+weights and with weights that the processes divide, and what the run's plan says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +34,7 @@ import yaml
 from amenable.errors import InputError
 from amenable.files import manifest_of
 from amenable.models import presets
+from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run_options import plain_values
 from benchmarks.crash import MACHINE, OWN_FILES, TINY, plan, start, wait
 
@@ -37,6 +45,8 @@ TOKENS = 8192
 """of a pretraining step, for each process"""
 PROMPTS = 32
 """of a step of PPO, for each process"""
+LARGE = "gpt2"
+"""preset whose memory is measured"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,12 @@ class Options:
     """shared among the stages"""
     scaling: bool = False
     """measure the efficiency in place of kills"""
+    memory: bool = False
+    """measure the peak memory of each process in place of kills"""
+    fsdp: bool = False
+    """divide the weights of the runs that are killed among their processes"""
+    async_save: bool = False
+    """write the checkpoints of the runs that are killed in a thread"""
     processes: int = 2
     seed: int = 0
 
@@ -62,6 +78,9 @@ def main(options: Options, root: Path) -> bool:
             raise InputError(f"'{name}' does not run", root)
     if options.scaling:
         measure_scaling(options, calls, root)
+    if options.memory:
+        measure_memory(options, calls["pretrain"][1], root)
+    if options.scaling or options.memory:
         return True
     draw = random.Random(options.seed)
     shares = {name: len(range(i, options.kills, len(STAGES))) for i, name in enumerate(STAGES)}
@@ -84,6 +103,8 @@ def run(arguments: list[str]) -> subprocess.Popen[bytes]:
 def torture(name: str, config: Any, folder: Path, kills: int, options: Options, draw: random.Random) -> bool:
     """Kill processes of a stage's runs, and print a line. Returns True if all its files are those undisturbed."""
     begun = time.monotonic()
+    optimizer = replace(config.optimizer, fsdp=options.fsdp)
+    config = replace(config, optimizer=optimizer, async_save=options.async_save)
     if run(command(name, config, folder / "whole", options.processes)).wait() != 0:
         raise InputError(f"'{name}' does not run undisturbed", folder)
     seconds, wanted = time.monotonic() - begun, manifest_of(folder / "whole", OWN_FILES)
@@ -141,6 +162,44 @@ def measure_scaling(options: Options, calls: dict[str, tuple[Any, Any]], root: P
             rate = float(json.loads((out / "finished.json").read_text("utf-8"))["tokens_per_second"])
             alone = alone or rate
             print(f"{name:9} {count:9}  {rate:8,.0f}  {rate / (count * alone):10.2f}", flush=True)
+
+
+def measure_memory(options: Options, config: Any, root: Path) -> None:
+    """Print the peak memory of each process of a pretraining run and the plan's figure, with whole and with divided
+    weights."""
+    program = (
+        "from amenable.stages import pretrain; from amenable.train.memory_limit import peak_bytes as p; print(p())"
+    )
+    own = int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout)
+    print("weights   peak of each process, MiB   planned", flush=True)
+    for name in ("whole", "divided"):
+        optimizer = OptimizerConfig(learning_rate=1e-4, fsdp=name == "divided")
+        rows = {"model": LARGE, "tokens_per_step": 256 * options.processes, "max_steps": 2, "eval_steps": 2}
+        out = root / "memory" / name
+        arguments = command(
+            "pretrain", replace(config, optimizer=optimizer, save_steps=1, **rows), out, options.processes
+        )
+        with out.with_suffix(".log").open("w+", encoding="utf-8") as log:
+            process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=log)
+            peaks = watch(process)
+            log.seek(0)
+            planned = re.search(r"about ([\d.]+ [GM]iB)", log.read())
+        if process.returncode or planned is None:
+            raise InputError("does not run", out)
+        sizes = ", ".join(f"{(peak - own) / 2**20:,.0f}" for peak in peaks)
+        print(f"{name:9} {sizes:27} {planned[1]}", flush=True)
+
+
+def watch(process: subprocess.Popen[bytes]) -> list[int]:
+    """Wait for a process; return the peak bytes of each of its children."""
+    peaks: dict[int, int] = {}
+    while process.poll() is None:
+        for pid in children(process.pid):
+            with contextlib.suppress(OSError, StopIteration):
+                lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+                peaks[pid] = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+        time.sleep(0.05)
+    return list(peaks.values())
 
 
 if __name__ == "__main__":
