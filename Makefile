@@ -36,7 +36,8 @@ bench: $(READY_DEV) bench-peers
 
 bench-peers: .venv-peers/.ready .venv-peers-ppo/.ready
 
-# a peer that is large and cannot be had everywhere; what it brings for images and sound would need another torch
+# a peer that is large and cannot be had everywhere; what it brings for images and sound would need another torch.
+# It also runs the slow tests of --sampler vllm and benchmarks/vllm_rollouts.py, with this folder as PYTHONPATH
 bench-vllm: .venv-peers-vllm/.ready
 	.venv-peers-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 

@@ -26,6 +26,7 @@ from amenable.errors import Interrupted
 from amenable.generation.continuous_batch import ContinuousBatch
 from amenable.generation.requests import Completion, SampleRequest
 from amenable.generation.sampling import Sampling
+from amenable.generation.vllm_worker import WORKER
 from amenable.models import presets, pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
@@ -400,14 +401,18 @@ class VllmAPI:
         self.decoder = pretrained.load_decoder(folder).eval()
         self.adapted: Decoder | None = None
         self.context = self.decoder.config.context_length
-        self.processed, self.fails = True, False
+        self.fails = False
+        self.settings = {"logprobs_mode": "processed_logprobs", "dtype": "torch.float32"}
+        self.worker = WORKER
         self.commands: list[tuple[str, Any]] = []
         self.lock = threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send({"data": [{"id": "base", "max_model_len": outer.context}]})
+                model = {"id": "base", "max_model_len": outer.context}
+                config = {"model_config": outer.settings, "parallel_config": {"worker_extension_cls": outer.worker}}
+                self.send({"data": [model]} if self.path == "/v1/models" else {"vllm_config": config})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -435,6 +440,7 @@ class VllmAPI:
             return {"choices": [self.complete(body)]}
         self.commands.append((path, body))
         if path == "/collective_rpc":
+            assert body["method"] == "load_policy"
             shape = self.decoder.config
             self.decoder = pretrained.load_decoder(body["kwargs"]["weights_path"]).eval()
             return {"results": [None]} if self.decoder.config == shape else None
@@ -455,8 +461,7 @@ class VllmAPI:
         raw = logits[:-1].log_softmax(-1).gather(1, rows[1:, None])[:, 0].tolist()
         start = len(body["prompt"]) - 1
         prompt = [None, *({str(int(i)): {"logprob": logp}} for i, logp in zip(rows[1 : start + 1], raw))]
-        logps = done.logps if self.processed else raw[start:]
-        return {"token_ids": done.ids, "logprobs": {"token_logprobs": logps}, "prompt_logprobs": prompt}
+        return {"token_ids": done.ids, "logprobs": {"token_logprobs": done.logps}, "prompt_logprobs": prompt}
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """vLLM in this process: weights are handed over in memory, adapters as a LoRA request of their folder.
 
-    policy's tensors by their published names  ->  reload_weights of vLLM's worker        (all weights)
+    policy's tensors by their published names  ->  load_policy (vllm_worker.py)           (all weights)
     adapter_model.safetensors                  ->  LoRARequest                            (adapters)
 
 On CUDA the engine sleeps while the trainer works: its weights are moved to the processor's memory, its cache is freed.
@@ -22,6 +22,7 @@ from amenable.errors import InputError
 from amenable.generation.requests import Completion, SampleRequest
 from amenable.generation.sampler import completion_of, vllm_parameters
 from amenable.generation.sampling import Sampling
+from amenable.generation.vllm_worker import WORKER
 from amenable.models import adapter_files, lora
 from amenable.models.decoder import Decoder
 from amenable.models.hf_config import model_type_of
@@ -77,6 +78,7 @@ class VllmEngine:
                 enforce_eager=not cuda,
                 hf_overrides={"vocab_size": policy.config.vocab_size},
                 seed=0,
+                worker_extension_cls=WORKER,
                 **options,
             )
         except (ValueError, RuntimeError) as error:
@@ -94,7 +96,7 @@ class VllmEngine:
         else:
             tensors = published_tensors(policy, model_type_of(policy.config, policy.origin))
             weights = ((name, tensor.detach()) for name, tensor in tensors.items())
-            self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            self.engine.collective_rpc("load_policy", kwargs={"weights_iterator": weights})
         self.engine.reset_prefix_cache()
 
     @property

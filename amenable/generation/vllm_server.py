@@ -1,11 +1,11 @@
 """vLLM servers on this machine or others that read its files: token ids in and out, weights from a folder.
 
     POST /v1/completions        a request for each completion, with a seed of its own
-    POST /collective_rpc        reload_weights from the folder that the trainer has written       (all weights)
+    POST /collective_rpc        load_policy (vllm_worker.py) from the folder that the trainer has written (all weights)
     POST /v1/load_lora_adapter  the same of adapters
 
-    VLLM_SERVER_DEV_MODE=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 \\
-        vllm serve runs/sft --port 8100 --logprobs-mode processed_logprobs [--enable-lora --max-lora-rank 16]
+    VLLM_SERVER_DEV_MODE=1 vllm serve runs/sft --port 8100 --dtype bfloat16 --logprobs-mode processed_logprobs \\
+        --worker-extension-cls amenable.generation.vllm_worker.PolicyWorker
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from amenable.generation.remote_model import api_headers
 from amenable.generation.requests import Completion, SampleRequest
 from amenable.generation.sampler import completion_of, vllm_parameters
 from amenable.generation.sampling import Sampling
+from amenable.generation.vllm_worker import WORKER
 from amenable.http_client import PAUSES, get, post, require_listener
 from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
@@ -36,7 +37,7 @@ ADAPTER = "policy"
 PROBE = "An answer, 12 or 3 words long; naïve? Yes: \n\tдa 好."
 """text whose ids are compared between tokenizers"""
 SERVE = "serve the model that --model names, where it can read the run's folder"
-START = "start it with VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs"
+START = f"start it with VLLM_SERVER_DEV_MODE=1 and --logprobs-mode processed_logprobs --worker-extension-cls {WORKER}"
 START_LORA = f"{START} --enable-lora, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
 WORKERS = 64
 """requests at once at each server"""
@@ -68,8 +69,8 @@ class VllmServers:
         self.urls = [url.rstrip("/").removesuffix("/v1") for url in self.urls]
 
     def connect(self, tokenizer: Tokenizer) -> None:
-        """Require that each server is there, has this tokenizer, and gives log-probabilities of the distribution that
-        it draws from. InputError in other cases, before anything is loaded."""
+        """Require that each server is there, has this tokenizer, computes in this precision, and gives the
+        log-probabilities of the distribution that it draws from. InputError in other cases, with nothing loaded."""
         models = processes.from_first(lambda: {url: self.require_server(url, tokenizer) for url in self.urls})
         self.models = {url: str(model["id"]) for url, model in models.items()}
         self.lengths = {url: model["max_model_len"] for url, model in models.items() if model.get("max_model_len")}
@@ -85,14 +86,23 @@ class VllmServers:
         """Return what a server says of its model if the server is as `connect` requires."""
         require_listener(url)
         model = first_model(self.get(url, "/v1/models"), url)
-        name = str(model["id"])
-        body = {"model": name, "prompt": PROBE, "add_special_tokens": False}
+        body = {"model": str(model["id"]), "prompt": PROBE, "add_special_tokens": False}
         if self.post(url, "/tokenize", body).get("tokens") != tokenizer.encode(PROBE):
             raise InputError("has another tokenizer than the policy", url, SERVE)
-        certain = {"top_k": 1, "max_tokens": 1, "logprobs": 0}
-        if abs(self.choice(url, name, [0], certain)["logprobs"]["token_logprobs"][0]) > 1e-3:
+        try:
+            config = dict(self.get(url, "/server_info?config_format=json")["vllm_config"])
+            settings, extension = dict(config["model_config"]), config["parallel_config"]["worker_extension_cls"]
+            mode, kind = settings["logprobs_mode"], settings["dtype"]
+        except (InputError, KeyError, TypeError, ValueError):
+            raise InputError("does not say what it computes in", url, START) from None
+        if mode != "processed_logprobs":
             raise InputError("gives log-probabilities before temperature and filters", url, START)
-        return {"id": name, "max_model_len": model.get("max_model_len")}
+        if extension != WORKER:
+            raise InputError("cannot load a policy", url, START)
+        if kind != str(self.dtype):
+            theirs, ours = (str(each).removeprefix("torch.") for each in (kind, self.dtype))
+            raise InputError(f"computes in {theirs}, and this run in {ours}", url, f"start it with --dtype {ours}")
+        return {"id": str(model["id"]), "max_model_len": model.get("max_model_len")}
 
     def load(self, policy: Decoder) -> None:
         """Write the policy's weights, or its adapters, to the folder, and have every server read them."""
@@ -199,4 +209,4 @@ def request_to_load(folder: Path, adapted: bool) -> tuple[str, dict[str, Any]]:
     """Return path and body of the request that has a server read weights, or adapters, from a folder."""
     if adapted:
         return "/v1/load_lora_adapter", {"lora_name": ADAPTER, "lora_path": str(folder), "load_inplace": True}
-    return "/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+    return "/collective_rpc", {"method": "load_policy", "kwargs": {"weights_path": str(folder)}}

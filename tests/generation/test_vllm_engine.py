@@ -17,6 +17,7 @@ from amenable.generation.requests import SampleRequest
 from amenable.generation.sampler import generate_by
 from amenable.generation.sampling import Sampling
 from amenable.generation.vllm_engine import VllmEngine, require_vllm
+from amenable.generation.vllm_worker import WORKER
 from amenable.models import lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.hf_config import model_type_of
@@ -45,7 +46,7 @@ class Engine:
         self.adapters: list[tuple[str, int, str]] = []
 
     def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> list[None]:
-        assert method == "reload_weights"
+        assert method == "load_policy" and self.options["worker_extension_cls"] == WORKER
         tensors = dict(kwargs["weights_iterator"])
         decoder, state = self.decoder, {}
         for entry in parameter_map(decoder.config, model_type_of(decoder.config, decoder.origin)):
