@@ -10,12 +10,13 @@ from amenable.evaluation.tasks.likelihood import ChoiceRow, score_choices
 
 
 def lambada(columns: Columns) -> list[ChoiceRow]:
-    """Convert a passage to its last word after all others."""
+    """Convert a passage to its last word after all others. As a shot it has two spaces before the word, as in
+    lm-evaluation-harness's prompts."""
     (passage,) = text(columns, "text")
     context, _, word = passage.rpartition(" ")
     if not context:
         raise ValueError("a passage has two words or more")
-    return [ChoiceRow(context, (word,), (0,))]
+    return [ChoiceRow(context, (word,), (0,), shot_delimiter="  ")]
 
 
 def measure(examinee: Examinee, rows: Sequence[ChoiceRow]) -> Metrics:

@@ -54,6 +54,8 @@ class ChoiceRow:
     """indices of the right choices"""
     delimiter: str = " "
     """between the context and a choice"""
+    shot_delimiter: str | None = None
+    """the same in an example; None: as elsewhere"""
     description: str = ""
     """before the shots"""
     shots: tuple[ChoiceRow, ...] = ()
@@ -68,7 +70,8 @@ class ChoiceRow:
     @property
     def example(self) -> str:
         """The row as a shot: the context with its first right choice."""
-        return f"{self.context}{self.delimiter}{self.choices[self.right[0]]}"
+        delimiter = self.delimiter if self.shot_delimiter is None else self.shot_delimiter
+        return f"{self.context}{delimiter}{self.choices[self.right[0]]}"
 
     @property
     def label(self) -> str:

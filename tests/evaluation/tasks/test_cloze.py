@@ -11,7 +11,7 @@ from amenable.evaluation.tasks.likelihood import score
 
 def test_the_last_word_is_the_continuation() -> None:
     (row,) = lambada({"text": "The rose is red"})
-    assert row.requests == [("The rose is", " red")]
+    assert row.requests == [("The rose is", " red")] and row.example == "The rose is  red"
     with pytest.raises(ValueError, match="two words"):
         lambada({"text": "rose"})
 
