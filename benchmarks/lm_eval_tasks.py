@@ -79,6 +79,17 @@ def make_rows(form: str, count: int, purpose: str = "") -> list[dict[str, Any]]:
                 **{"activity_label": "Cooking", "ctx_a": passage, "ctx_b": question},
                 **{"endings": choices, "label": str(i % 4)},
             },
+            "mmlu": {"question": question, "choices": choices, "answer": i % 4, "subject": "abstract_algebra"},
+            "race": {
+                "article": passage,
+                "problems": repr(
+                    [
+                        {"question": f"{choices[0]}  _  .", "answer": "B", "options": choices},
+                        {"question": f"{choices[1]}?", "answer": "C", "options": choices},
+                        {"question": question, "answer": "ABCD"[i % 4], "options": choices},
+                    ]
+                ),
+            },
             "piqa": {"goal": question, "sol1": choices[0], "sol2": choices[1], "label": i % 2},
             "boolq": {"passage": passage, "question": question, "label": i % 2},
             "truthfulqa": {
@@ -96,6 +107,8 @@ def make_rows(form: str, count: int, purpose: str = "") -> list[dict[str, Any]]:
 TASKS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "arc": ("arc/arc_easy.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
     "hellaswag": ("hellaswag/hellaswag.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
+    "mmlu": ("mmlu/default/mmlu_abstract_algebra.yaml", {"acc": "acc"}),
+    "race": ("race/race.yaml", {"acc": "acc"}),
     "piqa": ("piqa/piqa.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
     "boolq": ("super_glue/boolq/default.yaml", {"acc": "acc"}),
     "truthfulqa": ("truthfulqa/truthfulqa_mc2.yaml", {"mc2": "acc"}),
