@@ -142,6 +142,11 @@ def last_trained(messages: Conversation, unit: Literal["last", "exchange"] = "la
     return tuple(replace(message, trained=message.trained and i >= first) for i, message in enumerate(messages))
 
 
+def prompt_row(prompt: Prompt) -> dict[str, Any]:
+    """Return a prompt as a row of a data file: its messages, its id, and the further columns of the row it is from."""
+    return {"prompt": [message_fields(message) for message in prompt.messages], "id": prompt.id, **prompt.meta}
+
+
 def message_fields(message: Message) -> dict[str, Any]:
     """Return a message as it stands in data files, in OpenAI's form; fields that are empty are left out."""
     fields: dict[str, Any] = {"role": message.role, "content": message.content}

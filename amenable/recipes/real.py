@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from amenable.data import sources
 from amenable.data.batches import shuffled
-from amenable.data.types import Prompt
+from amenable.data.types import Prompt, prompt_row
 from amenable.errors import InputError
 from amenable.models.lora import LoraOptions
 from amenable.recipes.from_scratch import write_once
@@ -147,9 +147,7 @@ def write_prompts(
         chosen, rotated = rotated[:size], rotated[size:]
 
         def rows(chosen: list[int] = chosen) -> Iterator[dict[str, Any]]:
-            for prompt in (prompts[i] for i in chosen):
-                turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
-                yield {"id": prompt.id, "prompt": turns, **prompt.meta}
+            return (prompt_row(prompts[i]) for i in chosen)
 
         write_once(folder / f"{name}.jsonl", [source], size, rows)
 

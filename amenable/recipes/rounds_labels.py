@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from amenable.data import sources
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines
+from amenable.data.types import prompt_row
 from amenable.evaluation.preference import mean_win_rate
 from amenable.feedback.votes import from_ranking, models_of
 from amenable.files import write_text
@@ -70,8 +72,9 @@ class Round:
 
 
 def unused_prompts(file: Path, left_out: Iterable[Path], seed: int) -> list[Row]:
-    """Return the rows of a file of prompts in an order of the seed, without the prompts of other files."""
-    rows = read_json_lines(file)
+    """Return the rows of a file of prompts, of whatever columns, in an order of the seed, without the prompts of other
+    files; each has an id, by which rounds tell prompts apart."""
+    rows = [prompt_row(prompt) for prompt in sources.read_prompts(file).rows]
     shuffled_rows = [rows[i] for i in shuffled(len(rows), seed, 0)]
     return without_prompts(shuffled_rows, (row for other in left_out for row in read_json_lines(other)))
 

@@ -7,6 +7,7 @@ from amenable.data.types import (
     Demonstration,
     LabeledCompletion,
     Message,
+    Prompt,
     Ranking,
     ToolCall,
     conversation_error,
@@ -14,6 +15,7 @@ from amenable.data.types import (
     example_to_json,
     last_trained,
     message_fields,
+    prompt_row,
 )
 from amenable.errors import InputError
 
@@ -127,3 +129,9 @@ def test_only_the_last_trained_turn_stays_trained():
 def test_examples_come_back_from_json(example):
     back = example_from_json(type(example), example_to_json(example).encode())
     assert back == example and repr(back) == repr(example)
+
+
+def test_a_prompt_as_a_row_keeps_its_columns():
+    row = prompt_row(Prompt((S, U), "p1", {"kind": "greeting"}))
+    messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]
+    assert row == {"prompt": messages, "id": "p1", "kind": "greeting"}

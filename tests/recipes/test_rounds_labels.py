@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from amenable.data.files import read_json_lines
 from amenable.recipes import rounds_labels
 from amenable.recipes.rounds_labels import Round
 
@@ -104,6 +105,15 @@ def test_prompts_are_fresh_and_in_an_order_of_the_seed(tmp_path: Path) -> None:
         found, key=lambda one: int(one["id"])
     )
     assert rounds_labels.unused_prompts(pool, [gone], 0) == found != rounds_labels.unused_prompts(pool, [gone], 1)
+
+
+def test_prompts_of_other_columns_have_ids_that_no_two_rounds_share(tmp_path: Path) -> None:
+    pool = write(tmp_path / "pool.jsonl", [{"question": f"Why {number}?"} for number in range(6)])
+    first = write(tmp_path / "first.jsonl", rounds_labels.unused_prompts(pool, [], 0)[:3])
+    second = rounds_labels.unused_prompts(pool, [first], 0)
+    assert len(second) == 3 and all(one["prompt"][0]["content"].startswith("Why ") for one in second)
+    names = [one["id"] for one in (*read_json_lines(first), *second)]
+    assert len(set(names)) == 6 and names[0].startswith("pool.jsonl:")
 
 
 def test_a_file_that_says_the_same_stays_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
