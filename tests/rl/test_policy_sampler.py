@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from amenable.rl.options import OnlineOptions
 from amenable.rl.policy_sampler import PolicySampler, make_sampler, require_sampler
 from amenable.seeds import derive_seed
 from amenable.stages import rloo
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.loading import save_model
+from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions, Runtime
 from tests.conftest import RequestByRequest
 
@@ -201,3 +204,39 @@ def test_a_server_whose_probabilities_are_off_stops_the_run(
         rloo.run(rloo.Config(**{**given, "out": tmp_path / "run"}))
     corrected = rloo.Config(**{**given, "out": tmp_path / "corrected", "sampler_correction": "truncate"})
     assert (rloo.run(corrected) / "finished.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapters", [LoraOptions(), LoraOptions(rank=4)], ids=["weights", "adapters"])
+def test_a_run_learns_from_answers_of_vllm_in_its_process(
+    adapters: LoraOptions,
+    words: Tokenizer,
+    make_decoder: Callable[..., Decoder],
+    files: Any,
+    tmp_path: Path,
+    rows_of: Any,
+) -> None:
+    """In each step vLLM has the weights of the step: its log-probabilities are the trainer's."""
+    pytest.importorskip("vllm")
+    save_model(tmp_path / "model", make_decoder(1, vocab_size=words.vocab_size, hidden_size=128, num_heads=2), words)
+    config = rloo.Config(
+        model=tmp_path / "model",
+        reward=("length:1-4",),
+        data=files.prompts,
+        out=tmp_path / "run",
+        sampler="vllm",
+        lora=adapters,
+        max_steps=3,
+        prompts_per_step=4,
+        num_generations=2,
+        num_mini_batches=1,
+        max_new_tokens=8,
+        temperature=0.7,
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        num_traced_prompts=1,
+        save_steps=0,
+        device=DeviceOptions("cpu", "fp32", 1),
+    )
+    rows = rows_of(rloo.run(config))
+    assert [row["sampling/logp_difference"] < 1e-4 for row in rows] == [True] * 3
+    assert rows[2]["objective/kl"] > rows[0]["objective/kl"], "the policy has moved, and its samples with it"
