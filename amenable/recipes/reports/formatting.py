@@ -90,6 +90,20 @@ def share(row: Mapping[str, Any] | None, key: str = "wins") -> str:
     return percent(row[key]) + (f" ({bounds})" if bounds else "")
 
 
+def estimate(row: Mapping[str, float | None] | None, digits: int = 2, unbounded: str = NONE) -> str:
+    """Format a value with its 95 % interval; a number that is None as `unbounded`.
+
+    >>> estimate({"value": 0.5, "low": -0.25, "high": 1.25}), estimate(None)
+    ('0.50 (−0.25 to 1.25)', '–')
+    """
+    if row is None:
+        return NONE
+    value, low, high = (
+        unbounded if row[key] is None else decimal(row[key], digits) for key in ("value", "low", "high")
+    )
+    return f"{value} ({low} to {high})"
+
+
 def change(row: Mapping[str, Any]) -> str:
     """Format a difference with its 95 % interval, where it has one.
 

@@ -24,7 +24,7 @@ from amenable.evaluation.best_of import expected, sizes
 from amenable.functional.overoptimization import Law, bootstrap_gains, fit_law, law_at, peak_distance
 from amenable.functional.statistics import best_of_n_kl
 from amenable.recipes.reports.charts import Series, line_chart
-from amenable.recipes.reports.formatting import NONE, decimal, signed
+from amenable.recipes.reports.formatting import NONE, decimal, estimate, signed
 from amenable.recipes.reports.publish import publish
 from amenable.recipes.reports.rendering import render
 from amenable.recipes.reports.terminal import Grid
@@ -35,6 +35,8 @@ Gold = Callable[[Sequence[Sample]], list[list[float] | None]]
 """samples -> the truth about each completion; None for a sample that cannot be judged"""
 
 BEST_OF_N = "best of n"
+LAW = "alpha", "beta", "peak_kl"
+"""figures of a fitted law, each with its interval"""
 DRAWS = 1000
 """resamples of the prompts"""
 LEAST_POINTS = 3
@@ -288,10 +290,10 @@ def table(figures: Row) -> Grid:
     rows: list[tuple[str, ...]] = []
     for name, row in figures["curves"].items():
         law = row["law"]
-        cells = (bounds(law["alpha"]), bounds(law["beta"]), bounds(law["peak_kl"])) if law else (NONE, NONE, NONE)
+        cells = [estimate(law[key], unbounded="never") for key in LAW] if law else [NONE] * len(LAW)
         explained = f"{100 * law['explained']:.0f}%" if law else NONE
         falls = "yes" if shows_fall(row) else "not shown"
-        measured = (signed(row["peak_gold"]), decimal(row["peak_kl"]), bounds(row["lost"]))
+        measured = (signed(row["peak_gold"]), decimal(row["peak_kl"]), estimate(row["lost"]))
         rows.append((label(name), *cells, explained, falls, *measured))
     for row in figures["dpo"]:
         rows.append(
@@ -299,12 +301,6 @@ def table(figures: Row) -> Grid:
         )
     note = f"Gains over the SFT model on {figures['prompts']} held-out prompts; intervals over prompts, one seed."
     return Grid("The laws, and what was measured", heads, rows, note)
-
-
-def bounds(row: Mapping[str, float | None]) -> str:
-    """Return a value with its interval; an infinite one as such."""
-    value, low, high = (("never" if row[key] is None else decimal(row[key])) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def charts(figures: Row) -> list[Markup]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from amenable.data.files import read_json_lines
 from amenable.functional.statistics import bootstrap
-from amenable.recipes.reports.formatting import NONE, decimal, plural
+from amenable.recipes.reports.formatting import NONE, decimal, estimate, plural
 from amenable.recipes.reports.publish import publish
 from amenable.recipes.reports.rendering import render
 from amenable.recipes.reports.terminal import Grid
@@ -121,9 +121,9 @@ def table(stage: str, figures: Mapping[str, Row]) -> Grid:
     for way, row in figures.items():
         memory = row["training_bytes"]
         cells = (
-            with_bounds(row["quality"]),
+            estimate(row["quality"], 3),
             " ".join(decimal(value, 3) for value in row["seeds"]),
-            with_bounds(row["difference"]),
+            estimate(row["difference"], 3),
             f"{human_count(row['parameters'])} ({100 * row['share']:.2g} %)",
             NONE if memory is None else gibibytes(memory),
             f"{row['seconds']:.0f}",
@@ -137,13 +137,6 @@ def table(stage: str, figures: Mapping[str, Row]) -> Grid:
     note += " examples; differences are paired. Memory is the peak beyond that with data and weights loaded."
     heads = ("", quality, "by seed", "difference", "trained parameters", "memory", "seconds", "learning rate")
     return Grid(title, heads, rows, note)
-
-
-def with_bounds(figure: Row | None) -> str:
-    """Return a figure with its interval."""
-    if figure is None:
-        return NONE
-    return f"{decimal(figure['value'], 3)} ({decimal(figure['low'], 3)} to {decimal(figure['high'], 3)})"
 
 
 def headline(stage: str, figures: Mapping[str, Row]) -> list[str]:

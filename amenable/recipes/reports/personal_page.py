@@ -20,7 +20,7 @@ from amenable.evaluation.metrics import perplexity
 from amenable.evaluation.preference import DECODINGS, mean_win_rate
 from amenable.feedback.consistency import order_of, split_contradictory
 from amenable.functional.statistics import bootstrap_mean, decisive_size
-from amenable.recipes.reports.formatting import NONE, decimal, duration, percent, plural, share
+from amenable.recipes.reports.formatting import decimal, duration, estimate, percent, plural, share
 from amenable.recipes.reports.publish import publish
 from amenable.recipes.reports.rendering import render
 from amenable.recipes.reports.terminal import Grid
@@ -161,11 +161,11 @@ def headline(figures: Row) -> list[str]:
     ]
     if labels["repeated_alike"]:
         lines.append(f"Of the pairs shown twice {share(labels['repeated_alike'])} were answered alike.")
-    change = interval_text(after["change"], 1)
+    change = estimate(after["change"], 1)
     lines.append(
         f"On {figures['prompts']} held-out questions, sampled, the answers have {decimal(after['words'], 0)} words in"
-        f" place of {decimal(before['words'], 0)} (change {change}), and {percent(after['ended'])} end by themselves in"
-        f" place of {percent(before['ended'])}, at {decimal(after['kl'])} nats from the model as it was."
+        f" place of {decimal(before['words'], 0)}, a change of {change}, and {percent(after['ended'])} end by"
+        f" themselves in place of {percent(before['ended'])}, at {decimal(after['kl'])} nats from the model as it was."
     )
     if after["kl"] > figures["kl_budget"]:
         lines.append(
@@ -187,24 +187,17 @@ def preference_line(row: Row, of: str) -> str:
     return line
 
 
-def interval_text(row: Row | None, digits: int) -> str:
-    """Return a mean with its interval."""
-    if row is None:
-        return NONE
-    return f"{decimal(row['value'], digits)}, {decimal(row['low'], digits)} to {decimal(row['high'], digits)}"
-
-
 def table(figures: Row) -> Grid:
     """Return the table of models and decodings."""
     rows = [
         (
             f"{name.replace('-', ' ')}, {decoding}",
             decimal(row["words"], 1),
-            interval_text(row["change"], 1),
+            estimate(row["change"], 1),
             percent(row["ended"]),
             decimal(row["kl"]),
             decimal(row["perplexity"], 1),
-            interval_text(row["content"], 3),
+            estimate(row["content"], 3),
         )
         for name, by_decoding in figures["models"].items()
         for decoding, row in by_decoding.items()

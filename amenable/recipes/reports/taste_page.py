@@ -22,7 +22,7 @@ from amenable.evaluation.content import gain_at_equal_length, yes_or_no
 from amenable.evaluation.metrics import perplexity
 from amenable.functional.statistics import bootstrap_mean, wilson
 from amenable.recipes.reports.charts import Series, line_chart
-from amenable.recipes.reports.formatting import NONE, decimal, interval, percent
+from amenable.recipes.reports.formatting import NONE, decimal, estimate, interval, percent
 from amenable.recipes.reports.publish import publish
 from amenable.recipes.reports.rendering import render
 from amenable.recipes.reports.terminal import Grid
@@ -206,11 +206,6 @@ def score_text(row: Row) -> str:
     return f"{decimal(row['score'])} ({decimal(row['low'])} to {decimal(row['high'])})"
 
 
-def content_text(gain: Row | None) -> str:
-    """Return a gain of content with its interval."""
-    return f"{decimal(gain['value'], 3)} ({decimal(gain['low'], 3)} to {decimal(gain['high'], 3)})" if gain else NONE
-
-
 def table(figures: Row) -> Grid:
     """Return models x measures, sampled, and the score of greedy answers."""
     heads = ("", "score", "greedy", "ended", "words", "KL, nats", "perplexity", "content at equal length")
@@ -226,7 +221,7 @@ def table(figures: Row) -> Grid:
                 decimal(sampled["words"], 0),
                 decimal(sampled["kl"]),
                 decimal(sampled["perplexity"], 1),
-                content_text(sampled["content"]),
+                estimate(sampled["content"], 3),
             )
         )
     note = (
