@@ -381,9 +381,12 @@ class RequestByRequest:
         self.decoder = policy
 
     def complete(
-        self, requests: Sequence[SampleRequest], sampling: Sampling, eos_ids: Sequence[int]
+        self, requests: Sequence[SampleRequest], sampling: Sampling, eos_ids: Sequence[int], progress: Any = None
     ) -> list[Completion]:
         return [self.complete_one(request, sampling, eos_ids) for request in requests]
+
+    def close(self) -> None:
+        """Nothing was written."""
 
     def complete_one(self, request: SampleRequest, sampling: Sampling, eos_ids: Sequence[int]) -> Completion:
         with torch.inference_mode():

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from amenable.errors import InputError
+from amenable.generation.engine import Progress
 from amenable.generation.requests import Completion, EosIds, SampleRequest, eos_tuple, make_requests
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
@@ -29,9 +30,17 @@ class Sampler(Protocol):
         ...
 
     def complete(
-        self, requests: Sequence[SampleRequest], sampling: Sampling, eos_ids: Sequence[int]
+        self,
+        requests: Sequence[SampleRequest],
+        sampling: Sampling,
+        eos_ids: Sequence[int],
+        progress: Progress | None = None,
     ) -> list[Completion]:
         """Return the completion of each request, which ends at one of the ids or at its limit."""
+        ...
+
+    def close(self) -> None:
+        """Remove what it has written."""
         ...
 
 
@@ -44,11 +53,12 @@ def generate_by(
     seeds: Sequence[int],
     samples: int,
     context_length: int,
+    progress: Progress | None = None,
 ) -> list[list[Completion]]:
     """Return `samples` completions of each prompt by a sampler, as `engine.generate` does: the same limits, ends, and
     a seed for each completion. What is drawn with a seed is the sampler's own affair."""
     requests = make_requests(prompts, sampling, seeds, samples, context_length)
-    completions = sampler.complete(requests, sampling, eos_tuple(eos_id))
+    completions = sampler.complete(requests, sampling, eos_tuple(eos_id), progress)
     done = {(request.prompt, request.sample): each for request, each in zip(requests, completions, strict=True)}
     return [[done[prompt, k] for k in range(samples)] for prompt in range(len(prompts))]
 

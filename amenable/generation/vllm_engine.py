@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from amenable.errors import InputError
+from amenable.generation.engine import Progress
 from amenable.generation.requests import Completion, SampleRequest
 from amenable.generation.sampler import completion_of, vllm_parameters
 from amenable.generation.sampling import Sampling
@@ -105,9 +106,13 @@ class VllmEngine:
         return Path(self.folder.name) / str(self.loads)
 
     def complete(
-        self, requests: Sequence[SampleRequest], sampling: Sampling, eos_ids: Sequence[int]
+        self,
+        requests: Sequence[SampleRequest],
+        sampling: Sampling,
+        eos_ids: Sequence[int],
+        progress: Progress | None = None,
     ) -> list[Completion]:
-        """Return the completion of each request, by the weights that were loaded last."""
+        """Return the completion of each request, by the weights that were loaded last; progress once all are done."""
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
@@ -121,6 +126,8 @@ class VllmEngine:
         outputs = self.engine.generate(prompts, parameters, use_tqdm=False, lora_request=adapter)
         if self.sleeps:
             self.engine.sleep(level=1)
+        if progress is not None:
+            progress(len(requests), len(requests))
         answers = [output.outputs[0] for output in outputs]
         return [
             completion_of(
@@ -131,6 +138,10 @@ class VllmEngine:
             )
             for answer in answers
         ]
+
+    def close(self) -> None:
+        """Remove the files of adapters."""
+        self.folder.cleanup()
 
     def wake(self) -> None:
         """Bring the weights of an engine that sleeps back to its device."""

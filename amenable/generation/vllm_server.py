@@ -22,6 +22,7 @@ import torch
 
 from amenable import processes
 from amenable.errors import InputError
+from amenable.generation.engine import Progress
 from amenable.generation.remote_model import api_headers
 from amenable.generation.requests import Completion, SampleRequest
 from amenable.generation.sampler import completion_of, vllm_parameters
@@ -30,6 +31,7 @@ from amenable.generation.vllm_worker import WORKER
 from amenable.http_client import PAUSES, get, post, require_listener
 from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
+from amenable.ranks import is_first
 from amenable.text.tokenizer import Tokenizer
 
 ADAPTER = "policy"
@@ -144,7 +146,11 @@ class VllmServers:
                 raise InputError(problem, url, SERVE)
 
     def complete(
-        self, requests: Sequence[SampleRequest], sampling: Sampling, eos_ids: Sequence[int]
+        self,
+        requests: Sequence[SampleRequest],
+        sampling: Sampling,
+        eos_ids: Sequence[int],
+        progress: Progress | None = None,
     ) -> list[Completion]:
         """Return the completion of each request, by the weights that were loaded last. InputError where a server does
         not answer."""
@@ -157,9 +163,19 @@ class VllmServers:
             return completion_of(choice["token_ids"], choice["logprobs"]["token_logprobs"], eos_ids, url)
 
         try:
-            return list(pool.map(complete_one, range(len(requests))))
+            completions: list[Completion] = []
+            for completion in pool.map(complete_one, range(len(requests))):
+                completions.append(completion)
+                if progress is not None:
+                    progress(len(completions), len(requests))
+            return completions
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Remove the folder of weights."""
+        if is_first():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def choice(self, url: str, model: str, ids: Sequence[int], settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return a completion of ids by a server's model: its token_ids, and their log-probabilities. InputError for a

@@ -163,6 +163,7 @@ def improve(
             run.end(reason)
     if best is not None:
         best.restore()
+    source.close()
     loading.save_model(run.out, models.policy, models.tokenizer, options.save_dtype)
     return run.finish(selected_step=best.step if best is not None else options.max_steps, **run.metrics)
 

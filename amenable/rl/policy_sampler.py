@@ -123,7 +123,8 @@ class PolicySampler:
         sampler, length = self.sampler, policy.config.context_length
         if sampler is not None:
             self.load(sampler, policy)
-            return lambda progress: generate_by(sampler, ids, sampling, context_length=length, **settings)
+            settings |= {"context_length": length}
+            return lambda progress: generate_by(sampler, ids, sampling, progress=progress, **settings)
 
         def sample_here(progress: Progress | None) -> Groups:
             with self.models.runtime.autocast():
@@ -162,9 +163,11 @@ class PolicySampler:
             self.sampler.require_length(tokens)
 
     def close(self) -> None:
-        """Give up what is being sampled."""
+        """Give up what is being sampled, and remove what was written for it."""
         if self.pending is not None:
             self.pending.cancel()
+        if self.sampler is not None:
+            self.sampler.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the answers that were sampled ahead, once they are there."""

@@ -25,7 +25,7 @@ def test_the_gap_of_each_engine_is_to_the_trainer(config: Config, monkeypatch: p
         def load(self, policy: Any) -> None:
             self.policy = policy
 
-        def complete(self, requests: Any, sampling: Any, eos_ids: Any) -> Any:
+        def complete(self, requests: Any, sampling: Any, eos_ids: Any, progress: Any) -> Any:
             groups = vllm_rollouts.generate(
                 self.policy, [each.ids for each in requests], sampling, eos_id=eos_ids, seeds=[1] * len(requests)
             )

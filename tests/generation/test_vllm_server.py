@@ -15,7 +15,7 @@ import torch
 
 from amenable.errors import InputError
 from amenable.functional.logprobs import token_logprobs
-from amenable.generation.requests import Completion
+from amenable.generation.requests import Completion, make_requests
 from amenable.generation.sampler import generate_by
 from amenable.generation.sampling import Sampling
 from amenable.generation.vllm_server import VllmServers
@@ -155,10 +155,21 @@ def test_the_weights_of_a_server_are_known_by_its_log_probabilities(
         servers.require_weights(ids, [logp - 0.5 for logp in logps])
 
 
-def test_requests_are_shared_among_servers(vllm_api: Any, words: Tokenizer, assistant: Path, tmp_path: Path) -> None:
-    servers = VllmServers([vllm_api.url, f"{vllm_api.url}/v1"], tmp_path / "weights")
+def test_requests_are_shared_among_servers_and_counted(servers: VllmServers, words: Tokenizer, vllm_api: Any) -> None:
+    """A second address of the same server, by its other name."""
+    other, urls, counts = vllm_api.url.replace("127.0.0.1", "localhost"), list[str](), list[int]()
+    servers.urls = [vllm_api.url, other]
     servers.connect(words)
-    assert len(sampled(servers, words)) == 3
+    post = servers.post
+
+    def counting(url: str, path: str, *rest: Any) -> Any:
+        urls.append(url)
+        return post(url, path, *rest)
+
+    servers.post = counting  # type: ignore[method-assign]
+    requests = make_requests(prompts_of(words), SAMPLING, [4, 5, 6], 2, 64)
+    servers.complete(requests, SAMPLING, words.stop_ids, lambda done, total: counts.append(done))
+    assert sorted(urls) == sorted([vllm_api.url, other] * 3) and counts == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_server_that_ends_or_answers_something_else_is_named(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from amenable.errors import InputError
+from amenable.files import matches_manifest
 from amenable.generation.requests import Completion, SampleRequest
 from amenable.generation.rollout import collect
 from amenable.generation.sampling import Sampling
@@ -144,8 +145,11 @@ def test_a_sampler_takes_the_weights_once_for_each_version(models: Models, optio
         def load(self, policy: Decoder) -> None:
             loads.append(1)
 
+        def close(self) -> None:
+            """Nothing was written."""
+
         def complete(
-            self, requests: Sequence[SampleRequest], sampling: Sampling, eos_ids: Sequence[int]
+            self, requests: Sequence[SampleRequest], sampling: Sampling, eos_ids: Sequence[int], progress: Any = None
         ) -> list[Completion]:
             assert sampling.temperature == 0.7 and list(eos_ids) == list(models.tokenizer.stop_ids)
             return [Completion([5], [-1.0], "length", None) for _ in requests]
@@ -185,6 +189,7 @@ def test_a_run_on_a_server_learns_as_on_our_engine(
     assert rows[1][1]["sampling/logp_difference"] < 1e-4
     loads = [path for path, _ in vllm_api.commands if path != "/reset_prefix_cache"]
     assert loads == ["/v1/load_lora_adapter" if adapters.rank else "/collective_rpc"] * 2
+    assert not (there.out / "sampler").exists() and matches_manifest(there.out)
 
 
 def test_a_server_whose_probabilities_are_off_stops_the_run(
