@@ -95,9 +95,17 @@ def command(name: str, config: Any, out: Path, processes: int) -> list[str]:
     return [sys.executable, "-m", "amenable", name, "--config", str(file), "--processes", str(processes)]
 
 
-def run(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start a command without output."""
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def run(arguments: list[str], log: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start a command; what it shows is appended to a log, if one is given."""
+    with (log or Path(os.devnull)).open("ab") as file:
+        return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=file)
+
+
+def finish(arguments: list[str], log: Path) -> None:
+    """Run a command to its end. InputError, with the last line that it showed, if it fails."""
+    if code := run(arguments, log).wait():
+        lines = log.read_text("utf-8", "replace").split("\n")[-2:]
+        raise InputError(f"ended with exit code {code} ({lines[0]})", log, "a run has to go on after a kill")
 
 
 def torture(name: str, config: Any, folder: Path, kills: int, options: Options, draw: random.Random) -> bool:
@@ -113,19 +121,20 @@ def torture(name: str, config: Any, folder: Path, kills: int, options: Options, 
         out = folder / f"run-{runs}"
         arguments = command(name, config, out, options.processes)
         for _ in range(min(AT_MOST, kills - killed)):
-            process = run(arguments)
+            process = run(arguments, out.with_suffix(".log"))
             time.sleep(draw.uniform(0.2, 1) * seconds)
             members = children(process.pid)
             if process.poll() is not None or len(members) < options.processes:
                 break
             victim = draw.randrange(options.processes)
             os.kill(members[victim], 9)
-            killed, first = killed + 1, first + (victim == 0)
             if process.wait(timeout=120) == 0:
+                if (out / "finished.json").exists():  # the process had ended before its kill
+                    break
                 raise InputError("ended with exit code 0 after a kill", out)
+            killed, first = killed + 1, first + (victim == 0)
             resumes += any(out.glob("checkpoint-*"))
-        while run(arguments).wait() != 0:
-            raise InputError("does not go on after a kill", out)
+        finish(arguments, out.with_suffix(".log"))
         runs, written = runs + 1, manifest_of(out, OWN_FILES)
         differing |= {file for file in {*wanted, *written} if wanted.get(file) != written.get(file)}
     verdict = f"DIFFERS in {', '.join(sorted(differing))}" if differing else "exact"

@@ -9,7 +9,7 @@ from torch import nn
 from amenable.data import batches
 from amenable.data.orders import Draws, EpochOrder
 from amenable.models.heads import ValueHead
-from amenable.models.sharding import is_sharded, local_part
+from amenable.models.sharding import local_part
 from amenable.rl.algorithm import Algorithm
 from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
@@ -44,11 +44,8 @@ def describe(
 
 
 def weight_bytes(modules: Iterable[nn.Module]) -> int:
-    """Return the bytes of some models' weights that this process holds; those that several share count once. Of weights
-    that are divided among processes, the whole copy counts that samples and scores."""
-    modules = list(modules)
-    own = sum({id(weight): local_part(weight).nbytes for module in modules for weight in module.parameters()}.values())
-    return own + max((sum(p.nbytes for p in each.parameters()) for each in modules if is_sharded(each)), default=0)
+    """Return the bytes of some models' weights that this process holds; those that several share count once."""
+    return sum({id(weight): local_part(weight).nbytes for module in modules for weight in module.parameters()}.values())
 
 
 def peak_bytes(

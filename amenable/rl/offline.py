@@ -129,13 +129,14 @@ def train_policy(
     if config.optimizer.fsdp and kl_monitor.reference is not None:
         shard_frozen(kl_monitor.reference)
     line = f"{len(training)} {task.unit} x {config.epochs} epochs / {config.batch_size} a step = {schedule}"
+    optimizer = Optimizer([policy], config.optimizer)
     best = BestWeights(policy, "eval/loss", True, "objective/kl", config.kl_budget) if config.kl_budget else None
     job = Training(
         objective=task.objective,
         elements=training,
         batches=steps,
         model=policy,
-        optimizers={"": Optimizer([policy], config.optimizer)},
+        optimizers={"": optimizer},
         schedule=schedule,
         check=check,
         plan=[line, *task.plan, *mixture, by_default],

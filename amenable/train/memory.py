@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from amenable.functional.logprobs import CACHE_LOGITS, KEEP_LOGITS_BYTES, chunk_size
 from amenable.models.attention import QUERY_BLOCK
@@ -71,6 +72,10 @@ class Model:
     """True if matrices of the layers train: the inputs of their products are kept for the gradient"""
     residual: int = FP32
     """bytes of a number between layers: fp32 here, bf16 in programs that cast their weights instead of products"""
+    gathered: int = 0
+    """bytes of the whole copy that samples and scores, where processes divide the weights"""
+    buffers: int = 0
+    """bytes of what a training pass gathers of them, and of its gradients"""
 
 
 def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Model:
@@ -82,6 +87,7 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2 and p.dtype == torch.float32)
     predicts = decoder is module or (isinstance(module, Classifier) and module.predicts_tokens)
     model = Model(decoder.config, count, size, matrices, predicts=predicts, virtual_tokens=decoder.num_virtual_tokens)
+    model = replace(model, gathered=sum(p.nbytes for p in module.parameters() if isinstance(p, DTensor)))
     if optimizer is None:
         return model
     muon = optimizer.muon_learning_rate > 0
@@ -90,7 +96,10 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     training = sum(local_part(p).numel() for _, p in trained)
     keeps_inputs = any(p.requires_grad for p in decoder.layers.parameters() if p.ndim == 2)
     checkpointed = decoder.checkpoint_activations
-    return replace(model, training=training, moments=moments, checkpointed=checkpointed, keeps_inputs=keeps_inputs)
+    model = replace(model, training=training, moments=moments, checkpointed=checkpointed, keeps_inputs=keeps_inputs)
+    blocks = [sum(p.nbytes for p in block.parameters()) for block in decoder.layers]
+    others = model.gathered - sum(blocks)  # a block, the next, and the gradient of one
+    return replace(model, buffers=2 * others + 3 * max(blocks) if model.gathered else 0)
 
 
 def can_adapt(module: nn.Module, options: Any) -> bool:
@@ -172,6 +181,8 @@ def working_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
 
 def training_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     """Return the peak of a forward and backward pass: all activations, or all gradients with the embedding's twice."""
+    if model.buffers:
+        return model.buffers + training_bytes(replace(model, buffers=0), work, runtime)
     work = work.after(model.virtual_tokens)
     if model.checkpointed:
         return checkpointed_bytes(model, work, runtime)
@@ -204,6 +215,7 @@ def inference_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     """Return the peak of a pass without gradients."""
     work = work.after(model.virtual_tokens)
     copy = cast_bytes(model.matrices, runtime) if model.training else 0  # a model that trains is cast for inference
+    copy += model.gathered
     return copy + max(working_bytes(model, work, runtime), head_bytes(model, work, runtime, training=False))
 
 
@@ -213,7 +225,7 @@ def generation_bytes(model: Model, rows: int, length: int, prompt_tokens: int, r
     slots = rows * (length + model.virtual_tokens)
     cache = 2 * shape.num_layers * slots * shape.kv_head_count * shape.head_size * product
     casts = cast_bytes(model.matrices + shape.vocab_size * shape.hidden_size, runtime)
-    sampling = (product + 4 * FP32) * rows * shape.vocab_size
+    sampling = (product + 4 * FP32) * rows * shape.vocab_size + model.gathered
     return cache + casts + max(sampling, inference_bytes(model, Pass(prompt_tokens, prompt_tokens, 0, rows), runtime))
 
 

@@ -183,6 +183,16 @@ def test_a_run_that_keeps_the_best_weights_or_a_reference_holds_them() -> None:
     assert more > 10**10 > memory.training_peak(decoder, config, work, FP32, inference=work) == plain
 
 
+def test_weights_that_processes_divide_are_gathered_for_a_pass() -> None:
+    model, work = memory.model_of(Decoder(PLAIN), OptimizerConfig()), pass_of(whole(*[64] * 50))
+    assert (model.gathered, model.buffers) == (0, 0)
+    divided = replace(model, gathered=10**9, buffers=10**8)
+    assert memory.training_bytes(divided, work, FP32) == memory.training_bytes(model, work, FP32) + 10**8
+    assert memory.inference_bytes(divided, work, FP32) == memory.inference_bytes(model, work, FP32) + 10**9
+    sizes = 4, 64, 256, FP32
+    assert memory.generation_bytes(divided, *sizes) == memory.generation_bytes(model, *sizes) + 10**9
+
+
 def test_describe() -> None:
     assert memory.describe(300 << 20, FP32, 60, 60) == "about 300 MiB; cpu, fp32, 1 thread"
     assert memory.describe(3 << 29, FP32, 60, 60).startswith("about 1.5 GiB; ")
