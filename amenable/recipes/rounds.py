@@ -1,7 +1,7 @@
 """Rounds of labelling and training that start from a finished demo, or from a chat model.
 
     answers of the newest policy and of the best before it -> ranked by annotators, by a judge, or by people on the
-    labelling page -> reward model, on the labels of all rounds so far -> PPO from SFT -> the next round
+    labelling page -> reward model, on the labels of all rounds so far -> PPO from SFT, or DPO -> the next round
     -> evaluate all -> report
 
 A policy's answers stand in the next round beside those of the best policy before it, so that the labels themselves
@@ -27,7 +27,7 @@ from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_tracke
 from amenable.recipes.rounds_labels import Round, write_rows
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward
-from amenable.stages import annotate, evaluate, ppo, reward, sample
+from amenable.stages import annotate, dpo, evaluate, ppo, reward, sample
 from amenable.train import plan
 from amenable.train.runtime import DeviceOptions, start_runtime
 from amenable.train.trackers import TrackerName
@@ -61,6 +61,8 @@ class Config:
     """learn from the base run's comparisons as well: if people rank, always, or never"""
     new_label_weight: int = 4
     """repeat each new ranking this many times in the training set, beside the base run's comparisons"""
+    policy: Literal["ppo", "dpo"] = "ppo"
+    """trains a round's policy: PPO on its reward model, or DPO on the labels themselves"""
     one_shot_baseline: bool = True
     """train also on as many labels collected at one time (not with --people)"""
     validation_split: float = 0.15
@@ -91,14 +93,16 @@ class Config:
         rounds: list[Round] = []
         for number in range(1, self.rounds + 1):
             source = "people" if self.people else "annotate"
-            rounds.append(Round(self.out / f"round-{number}", source, tuple(rounds)))
+            folder = self.out / f"round-{number}"
+            rounds.append(Round(folder, source, tuple(rounds), policy_stage=self.policy))
         return rounds
 
     @property
     def one_shot(self) -> list[Round]:
         """The one-shot baseline, if any."""
         wanted = self.one_shot_baseline and not self.people and self.rounds > 1
-        return [Round(self.out / f"once-{self.rounds}", "annotate", rounds=self.rounds)] if wanted else []
+        once = Round(self.out / f"once-{self.rounds}", "annotate", rounds=self.rounds, policy_stage=self.policy)
+        return [once] if wanted else []
 
     @property
     def every_round(self) -> list[Round]:
@@ -275,17 +279,22 @@ def learn(rounds: Sequence[Round], base: BaseRun, config: Config) -> None:
 
 
 def training_runs(turn: Round, base: BaseRun, config: Config) -> list[StageRun]:
-    """Return the runs of a round's reward model and of PPO from SFT with it."""
-    heldout = turn.labels / "heldout.jsonl"
+    """Return the runs of a round's reward model, and of its policy from SFT."""
+    validation, heldout = turn.labels / "validation.jsonl", turn.labels / "heldout.jsonl"
     rewards = reward.Config(
         model=base.sft,
         data=turn.labels / "train.jsonl",
-        validation=turn.labels / "validation.jsonl",
+        validation=validation,
         heldout_annotators=heldout if heldout.exists() else None,
         demonstrations=None if base.world is None else base.world / "demonstrations" / "train.jsonl",
         lora=config.lora,
     )
-    policy = ppo.Config(model=base.sft, reward=(str(turn.reward),), data=base.ppo_prompts, lora=config.lora)
+    policy: ppo.Config | dpo.Config = ppo.Config(
+        model=base.sft, reward=(str(turn.reward),), data=base.ppo_prompts, lora=config.lora
+    )
+    if config.policy == "dpo":
+        labels = (turn.labels / "train.jsonl",)
+        policy = dpo.Config(model=base.sft, data=labels, validation=validation, lora=config.lora)
     return stage_runs(turn.folder, config.seed, {turn.reward.name: rewards, turn.policy.name: policy})
 
 

@@ -392,7 +392,14 @@ def test_rounds_of_a_chat_model_train_adapters_on_comparisons(
     assert {each.model for each in trained.values()} == {home / "sft"}
     (last,) = (call.config for call in calls if call.stage == "evaluate")
     assert last.models[0] == f"sft={home / 'sft'}" and last.reference == str(home / "sft")
+    given = replace(given, policy="dpo", out=given.out / "dpo")
     assert cli.parse(rounds.Config, shlex.split(rounds.command_of(given))[2:], "rounds", "") == given
+    rounds.run(given)
+    (policy,) = (call.config for call in calls if call.stage == "dpo")
+    labels = given.out / "round-1" / "labels"
+    assert policy.data == (labels / "train.jsonl",) and policy.validation == labels / "validation.jsonl"
+    assert policy.lora.rank == 4 and policy.model == home / "sft"
+    assert [call.config.models[-1] for call in calls if call.stage == "evaluate"][-1] == f"round-1={policy.out}"
 
 
 RANKED = [
