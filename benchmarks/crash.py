@@ -52,6 +52,7 @@ from amenable.stages import (
     ppo,
     pretrain,
     reinforce,
+    resample,
     reward,
     rloo,
     sample,
@@ -340,6 +341,16 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         "classify": (classify, replace(classified, optimizer=quick)),
         "sample": (sample, replace(sampled, sampling=brief, prompts_per_step=4, device=MACHINE)),
         "annotate": (annotate, ranked),
+        "resample": (
+            resample,
+            resample.Config(
+                model=tuned.out,
+                data=sampled.out / "samples.jsonl",
+                reward=("length:1-30",),
+                out=root / "resample",
+                device=MACHINE,
+            ),
+        ),
         "reward": (reward, replace(judge, optimizer=quick)),
         "ppo": (ppo, replace(policy, optimizer=quick)),
         "ppo-ptx": (ppo, replace(mixed, optimizer=quick)),
@@ -503,6 +514,8 @@ def costs(folder: Path, calls: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
     """Yield a line a stage: the share of its time that checkpoints take, at its default interval."""
     for name in ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo"):
         stage, config = calls[name]
+        if hasattr(config, "async_save"):
+            config = replace(config, async_save=False)  # the time of a save is that of its writing
         file = folder / f"{name}.json"
         if wait(start(lambda stage=stage, config=config, file=file: timed(stage, config, file))) != 0:
             raise InputError(f"'{name}' does not run at its usual size", folder)

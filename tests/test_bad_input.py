@@ -647,6 +647,7 @@ LEGAL: dict[str, tuple[float, ...]] = {
     "keep_checkpoints": (HUGE,),  # all of them; whether the disk has room is asked when the run begins
     "sampling.temperature": (0, HUGE),  # the likeliest token, and any token
     "evaluate.temperature": (HUGE,),
+    "resample.kl_coef": (),
     "distill-context.temperature": (0,),
     "sampling.repetition_penalty": (HUGE,),  # nothing is said twice
     "sampling.top_k": (0, HUGE),  # all tokens

@@ -116,8 +116,9 @@ def desk(
     names = {"text": files.text, "demonstrations": files.demonstrations, "comparisons": files.pairs}
     for name, own in TASKS.items():
         write_rows(tmp_path / f"{name}.jsonl", own)
-    (tmp_path / "runs" / "tasks").mkdir()
-    shutil.copy(files.demonstrations, tmp_path / "runs" / "tasks")
+    for name in ("tasks", "resample"):
+        (tmp_path / "runs" / name).mkdir()
+        shutil.copy(files.demonstrations, tmp_path / "runs" / name)
     labelled = [
         json.dumps({"prompt": row["prompt"], "completion": row[name], "label": name == "chosen"}) + "\n"
         for row in map(json.loads, files.pairs.read_text("utf-8").splitlines())

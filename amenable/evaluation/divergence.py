@@ -44,21 +44,23 @@ def answers_with_kl(
     runtime: Runtime,
     max_tokens: int,
     samples: int = 1,
+    temperature: float = 1.0,
     bars: Bars = no_bars,
 ) -> tuple[Rollout, Tensor]:
-    """Return `samples` answers of the policy to each prompt, B in all, at temperature 1, and the KL of each to the
-    reference in nats [B].
+    """Return `samples` answers of the policy to each prompt, B in all, sampled at `temperature`, and the KL of each to
+    the reference at the same temperature, in nats [B].
 
     An answer's random numbers come from its prompt's seed and its number alone. max_tokens: tokens of a pass.
     """
     policy = runtime.inference_copy(policy)
-    sampling = Sampling(temperature=1.0, max_new_tokens=max_new_tokens)
+    sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
     with runtime.autocast():
         rollout = collect(
             policy, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples, progress=bars("answers")
         )
     rows = rollout.rows()
-    kls = forward.compute_kls(policy, reference, rows, rows, runtime, max_tokens, progress=bars("KL"))
+    temperatures = temperature, temperature
+    kls = forward.compute_kls(policy, reference, rows, rows, runtime, max_tokens, *temperatures, progress=bars("KL"))
     return rollout, torch.stack([kl.sum() for kl in kls])
 
 
@@ -90,6 +92,8 @@ class KLMonitor:
     seed: int
     samples: int = 1
     """answers to each prompt"""
+    temperature: float = 1.0
+    """of the answers, and of both models' probabilities"""
 
     def measure(self, bars: Bars = no_bars) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Return mean KL and mean length of the completions as metrics, and completions of the first prompts as
@@ -106,6 +110,7 @@ class KLMonitor:
             runtime=self.runtime,
             max_tokens=self.max_tokens,
             samples=self.samples,
+            temperature=self.temperature,
             bars=bars,
         )
         decode = self.tokenizer.decode
@@ -134,6 +139,7 @@ def make_kl_monitor(
     max_tokens: int,
     seed: int,
     warn: Callable[[str], object],
+    temperature: float = 1.0,
 ) -> KLMonitor:
     """Return a monitor over the first `count` prompts of the rows that leave room for `max_new_tokens`; over all of
     them, each answered several times, where there are fewer: `count` answers or a few more, for a mean that is steady.
@@ -148,7 +154,9 @@ def make_kl_monitor(
         warn(f"{problem}: the KL to the reference is not measured")
     monitored = reference if prompts else None
     samples = math.ceil(count / len(prompts)) if prompts else 1
-    return KLMonitor(policy, monitored, prompts, tokenizer, runtime, max_new_tokens, max_tokens, seed, samples)
+    return KLMonitor(
+        policy, monitored, prompts, tokenizer, runtime, max_new_tokens, max_tokens, seed, samples, temperature
+    )
 
 
 def first_prompts(rows: Iterable[forward.Row], count: int, room: int) -> list[list[int]]:

@@ -52,6 +52,8 @@ class OfflinePolicyOptions(OfflineOptions, AdapterOptions):
     completed several times; 0 is none"""
     max_new_tokens: FromModel[int] = FROM_MODEL
     """maximum length of these completions"""
+    kl_temperature: float = 1.0
+    """temperature at which they are sampled and the KL is measured; of what is sampled colder the KL is larger"""
     kl_prompts: Path | None = None
     """file of these prompts; by default those of the validation data, which may be easier than most: pairs, say, are of
     prompts whose completions differ"""
@@ -60,6 +62,7 @@ class OfflinePolicyOptions(OfflineOptions, AdapterOptions):
         super().__post_init__()
         plan.require_at_least(1, self, "epochs", "batch_size", "eval_steps", "max_new_tokens")
         plan.require_at_least(0, self, "eval_prompts", "max_kl", "kl_budget")
+        plan.require_above_zero(self, "kl_temperature")
 
 
 @dataclass
@@ -117,8 +120,8 @@ def train_policy(
             config.kl_prompts, tokenizer, room, config.eval_prompts, run.rejected, "kl_prompts"
         )
         rows = (([*ids, tokenizer.eos_id], [False] * len(ids) + [True]) for part in prompts.parts for ids in part)
-    sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed
-    kl_monitor = divergence.make_kl_monitor(policy, reference, rows, tokenizer, runtime, *sizes, warn=run.log.warn)
+    sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed, run.log.warn, config.kl_temperature
+    kl_monitor = divergence.make_kl_monitor(policy, reference, rows, tokenizer, runtime, *sizes)
     unmeasured = config.kl_budget and kl_monitor.reference is None
     plan.forbid(unmeasured, "--kl-budget has no held-out prompts to measure on", "give --validation, --eval-prompts")
     if reference is not None and not config.inspect_batch:

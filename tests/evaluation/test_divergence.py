@@ -26,7 +26,9 @@ def reference(make_decoder: Callable[..., Decoder]) -> Decoder:
     return make_decoder(seed=2, vocab_size=10)
 
 
-def measure(policy: Decoder, reference: Decoder, runtime: Runtime, copies: int, length: int) -> torch.Tensor:
+def measure(
+    policy: Decoder, reference: Decoder, runtime: Runtime, copies: int, length: int, temperature: float = 1.0
+) -> torch.Tensor:
     """KL of `copies` answers to each prompt, [prompts, copies]."""
     prompts = [prompt for prompt in PROMPTS for _ in range(copies)]
     _, kls = answers_with_kl(
@@ -38,22 +40,23 @@ def measure(policy: Decoder, reference: Decoder, runtime: Runtime, copies: int, 
         seeds=range(len(prompts)),
         runtime=runtime,
         max_tokens=500,
+        temperature=temperature,
     )
     return kls.view(len(PROMPTS), copies)
 
 
-def logprobs(decoder: Decoder, ids: list[int]) -> torch.Tensor:
+def logprobs(decoder: Decoder, ids: list[int], temperature: float) -> torch.Tensor:
     """Of the token after each of these, [len(ids), V]."""
     with torch.no_grad():
         hidden = decoder(torch.tensor(ids), Layout.of([len(ids)]))
-        return (hidden @ decoder.unembedding.T).log_softmax(-1).double()
+        return (hidden @ decoder.unembedding.T / temperature).log_softmax(-1).double()
 
 
-def exact(policy: Decoder, reference: Decoder, prompt: list[int]) -> float:
+def exact(policy: Decoder, reference: Decoder, prompt: list[int], temperature: float) -> float:
     """E log(pi / ref) over all answers of at most two tokens."""
     total = 0.0
     for first, second in product(range(10), repeat=2):
-        ours, theirs = (logprobs(model, [*prompt, first]) for model in (policy, reference))
+        ours, theirs = (logprobs(model, [*prompt, first], temperature) for model in (policy, reference))
         path, ratio = ours[-2, first], ours[-2, first] - theirs[-2, first]
         if first != EOS:
             path, ratio = path + ours[-1, second], ratio + ours[-1, second] - theirs[-1, second]
@@ -63,11 +66,14 @@ def exact(policy: Decoder, reference: Decoder, prompt: list[int]) -> float:
     return total
 
 
-def test_its_mean_is_the_divergence_of_all_answers(policy: Decoder, reference: Decoder, runtime: Runtime) -> None:
-    kls = measure(policy, reference, runtime, copies=300, length=2)
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_its_mean_is_the_divergence_of_all_answers(
+    policy: Decoder, reference: Decoder, runtime: Runtime, temperature: float
+) -> None:
+    kls = measure(policy, reference, runtime, 300, 2, temperature)
     for prompt, found in zip(PROMPTS, kls):
         error = float(found.std()) / 300**0.5
-        assert abs(float(found.mean()) - exact(policy, reference, prompt)) < 4 * error + 1e-4
+        assert abs(float(found.mean()) - exact(policy, reference, prompt, temperature)) < 4 * error + 1e-4
         assert float(found.mean()) > 10 * error, "far from zero, so that the test says something"
 
 
@@ -101,3 +107,5 @@ def test_few_prompts_are_answered_several_times(
     assert [row["prompt"] for row in samples] == [words.decode(prompt) for prompt in PROMPTS], "one of each prompt"
     single = monitors[2].measure()[0]["objective/kl"]
     assert metrics["objective/kl"] == monitors[5].measure()[0]["objective/kl"] != single
+    colder = make_kl_monitor(policy, reference, rows, words, runtime, 2, 8, 500, 0, pytest.fail, 0.5)
+    assert colder.measure()[0]["objective/kl"] > single

@@ -175,7 +175,7 @@ ALIKE = {
         cliprange_high dual_clip penalty_coef penalty_target overlong_penalty sampler_correction_cap
         f_alpha_divergence_coef beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty
         optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
-        evaluate.temperature pretrain.dropout lora.alpha""",
+        evaluate.temperature kl_temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
         optimizer.muon_learning_rate
         prompting.num_shots tasking.self_consistency

@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from amenable.text.sentences import sentence_ends
+
 Arguments = Mapping[str, Any]
 Checker = Callable[[str, Arguments], bool]
 
 CHOICES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 """answers of which `constrained_response` asks for one"""
-SENTENCE_END = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s|$)")
-ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|etc|e\.g|i\.e|[A-Z])\.$")
 POSTSCRIPTS = {"P.P.S": r"\bp\.\s?p\.\s?s", "P.S.": r"\bp\.\s?s\."}
 
 
@@ -40,8 +40,8 @@ def occurrences(word: str, text: str) -> int:
 
 def sentences(text: str) -> int:
     """Count the sentences of a text by their ends; a full stop of a common abbreviation is none."""
-    ends = [end for end in SENTENCE_END.finditer(text) if not ABBREVIATION.search(text[: end.end()])]
-    rest = text[ends[-1].end() :] if ends else text
+    ends = sentence_ends(text)
+    rest = text[ends[-1] :] if ends else text
     return len(ends) + bool(rest.strip())
 
 

@@ -34,7 +34,7 @@ EXAMPLES = 12
 """prompts whose answers are shown, drawn at random"""
 HEADS = ("", "words", "change of words", "ended", "KL, nats", "perplexity", "content at equal length")
 NOTE = (
-    "Means over held-out questions, changes paired by question, with 95 % intervals over questions; KL and perplexity:"
+    "means over held-out questions, changes paired by question, with 95 % intervals over questions; KL and perplexity:"
     " of the answers under the model as it was; content: the share of an answer's new words that are in a person's"
     " answer, less that of the answer before, cut to as many words"
 )
