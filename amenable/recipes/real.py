@@ -1,14 +1,16 @@
 """Align a real chat model to a taste of one's own, on a laptop.
 
-    prompts -> sample -> annotate -> reward -> rloo -> evaluate-rloo     on one core
-               evaluate-base | dpo, ppo, distill-context -> evaluate     on the other, -> report
+    prompts -> sample -> annotate -> reward -> rloo -> evaluate-rloo                    on one core
+               sample-warm -> resample -> resampled (sft) -> evaluate-resampled
+               evaluate-base | dpo, ppo, distill-context -> evaluate                    on the other, -> report
 
 The default taste is counted by a rule, so that no judge can be disputed: an answer that ends by itself and has 4 to 30
 words. The model learns to stop, not to know more, and the report says so. All policies are adapters, trained within a
 KL budget. Beside them stand the model as it was, the model with an instruction in its prompt, and the best of n of its
-answers. Any reward can be the taste. It labels samples, on which DPO and a reward model are trained; RLOO and PPO learn
-from the taste and half the reward model's score. The taste alone is 0 for nearly all answers at first, and says of none
-how near it came; the reward model does, and alone would go on to ever shorter answers.
+answers. Any reward can be the taste. Answers are drawn again by it and fine-tuned on. It labels samples, on which DPO
+and a reward model are trained; RLOO and PPO learn from the taste and half the reward model's score. The taste alone is
+0 for nearly all answers at first, and says of none how near it came; the reward model does, and alone would go on to
+ever shorter answers.
 
 Reads a chat model's folder and prompts (900 questions are in the package); writes the stages' run directories,
 report.json and report.html.
@@ -31,7 +33,7 @@ from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_tracke
 from amenable.recipes.reports import taste_page
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward, spec_list
-from amenable.stages import annotate, distill_context, dpo, evaluate, ppo, reward, rloo, sample
+from amenable.stages import annotate, distill_context, dpo, evaluate, ppo, resample, reward, rloo, sample, sft
 from amenable.stages.sample import SamplingOptions
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
@@ -201,13 +203,15 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             temperature=TEMPERATURE,
             optimizer=OptimizerConfig(learning_rate=5e-4),
         )
+    sampled: dict[str, Any] = {
+        "model": model,
+        "data": prompts / "train.jsonl",
+        "num_generations": 6,
+        "prompts_per_step": 40,
+    }
     configs = {
         "sample": sample.Config(
-            model=model,
-            data=prompts / "train.jsonl",
-            num_generations=6,
-            prompts_per_step=40,
-            sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=TRAINING_LENGTH),
+            **sampled, sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=TRAINING_LENGTH)
         ),
         "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", judge=taste, scoring=config.scoring),
         "reward": reward.Config(model=model, **comparisons, lora=adapters, warmup_steps=2, attack_queries=0),
@@ -236,6 +240,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
         ),
         **distilled,
+        **(resampled(root, sampled, answered, taste, config.scoring) if can_score(taste) else {}),
         "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=25),
         "evaluate": evaluate.Config(**answered, **named(policies), greedy=False),
         "evaluate-rloo": evaluate.Config(**answered, **named({"rloo": str(root / "rloo")})),
@@ -244,6 +249,40 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         name: replace(each, device=config.device) if hasattr(each, "device") else each for name, each in configs.items()
     }
     return stage_runs(root, seed, on_device)
+
+
+def can_score(taste: Specs) -> bool:
+    """Return False for a taste of which a part is a judge: it compares answers, and scores none."""
+    return not any(str(spec).startswith("judge:") for spec in spec_list(taste))
+
+
+def resampled(
+    root: Path, sampled: dict[str, Any], answered: dict[str, Any], taste: Specs, scoring: RewardOptions
+) -> dict[str, Any]:
+    """Return the stages that draw answers again by the taste, and learn them. sampled, answered: options of sample and
+    of evaluate."""
+    warm = SamplingOptions(temperature=1.0, max_new_tokens=TRAINING_LENGTH)
+    return {
+        "sample-warm": sample.Config(**sampled, sampling=warm),
+        "resample": resample.Config(
+            model=sampled["model"],
+            data=root / "sample-warm" / "samples.jsonl",
+            reward=taste,
+            scoring=scoring,
+            kl_coef=0.12,
+            num_draws=6,
+        ),
+        "resampled": sft.Config(
+            model=sampled["model"],
+            data=(root / "resample" / "demonstrations.jsonl",),
+            lora=LoraOptions(rank=16),
+            epochs=1,
+            batch_size=16,
+            dropout=0.0,
+            optimizer=OptimizerConfig(learning_rate=2e-4),
+        ),
+        "evaluate-resampled": evaluate.Config(**answered, **named({"resampled": str(root / "resampled")})),
+    }
 
 
 def named(entries: Mapping[str, str]) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def test_every_way_is_trained_evaluated_and_reported(
         "dpo prompted",
         "ppo",
         "rloo",
+        "resampled",
         "distilled",
     }
     assert figures["prompts"] == 8 and figures["models"]["base"]["sampled"]["kl"] == pytest.approx(0.0, abs=1e-4)

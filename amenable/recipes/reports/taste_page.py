@@ -31,10 +31,10 @@ from amenable.seeds import seeded_generator
 Row = dict[str, Any]
 
 BASE, PROMPTED = "base", "prompted"
-POLICIES = ("rloo", "ppo", "dpo", "distilled")
+POLICIES = ("resampled", "rloo", "ppo", "dpo", "distilled")
 """trained models, that of the headline first"""
-EVALUATIONS = "evaluate-base", "evaluate", "evaluate-rloo"
-"""folders of answers: first those of the model as it was, last those of the policy that is trained longest"""
+EVALUATIONS = "evaluate-base", "evaluate", "evaluate-rloo", "evaluate-resampled"
+"""folders of answers, first those of the model as it was; the last is there where the taste scores"""
 NAMES = {
     "base": "the model as it was",
     "prompted": "with the instruction",
@@ -43,6 +43,7 @@ NAMES = {
     "dpo prompted": "DPO with the instruction",
     "ppo": "PPO",
     "rloo": "RLOO",
+    "resampled": "answers drawn again, SFT",
     "distilled": "the instruction, distilled",
 }
 MAX_PERPLEXITY, MIN_CONTENT, SLACK = 8.0, -0.03, 0.05
@@ -88,7 +89,8 @@ def collect(roots: Sequence[Path], settings: Settings) -> Row:
 def read_answers(root: Path) -> Iterator[Row]:
     """Yield the prompts of a root with all models' answers, from all of its evaluations, each with the root's name and
     the reference answer of its prompt."""
-    rows, *others = (read_json_lines(root / name / "samples.jsonl") for name in EVALUATIONS)
+    files = [root / name / "samples.jsonl" for name in EVALUATIONS]
+    rows, *others = (read_json_lines(file) for file in files if file.exists())
     policies: dict[str, Row] = {row["id"]: {} for row in rows}
     for row in chain.from_iterable(others):
         policies[row["id"]] |= row["answers"]
