@@ -325,6 +325,17 @@ CASES = [
         "sample {sample} --data {d}/long.jsonl",
         "long.jsonl: none of the 1 prompts is within 56",
     ),
+    (
+        "sampler that is not installed",
+        "ppo {ppo} --sampler vllm",
+        "--sampler vllm needs vLLM|pip install 'amenable[vllm]'",
+    ),
+    (
+        "sampler with nothing at its address",
+        "ppo {ppo} --sampler vllm --sampler-url http://127.0.0.1:9",
+        "http://127.0.0.1:9: cannot be reached|start the server",
+    ),
+    ("sampler without its name", "ppo {ppo} --sampler-url http://127.0.0.1:9", "add --sampler vllm"),
     ("long prompt for ppo", "ppo {ppo} --data {d}/long.jsonl", "long.jsonl: none of the 1 prompts is within 56 tokens"),
     (
         "long prompt to compare",
