@@ -122,8 +122,19 @@ def run(config: Config) -> Path:
     run_all([each for roots in plans.values() for runs in roots.values() for each in runs.values()], parallel=1)
     runtime = start_runtime(config.device)
     results = {str(stage): measure(config, stage, plans[stage], runtime) for stage in config.stages}
-    options = " ".join(f"--{name.replace('_', '-')} {getattr(config, name)}" for name in ("epochs", "seeds"))
-    return peft_page.write(config.out, results, f"amenable compare-peft --model {config.base_model} {options}")
+    return peft_page.write(config.out, results, command_of(config))
+
+
+def command_of(config: Config) -> str:
+    """Return the command of a report, with the options that decide its figures."""
+    options = ("stages", "data", "demonstrations", "ways", "epochs", "batch_size", "seeds")
+    values = {name: getattr(config, name) for name in options}
+    texts = {
+        name: " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+        for name, value in values.items()
+    }
+    given = [f"--{name.replace('_', '-')} {text}" for name, text in texts.items() if text]
+    return " ".join([f"amenable compare-peft --model {config.base_model}", *given])
 
 
 def require_inputs(config: Config) -> None:

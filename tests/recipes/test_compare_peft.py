@@ -56,6 +56,7 @@ def test_ways_train_side_by_side_and_are_measured_on_the_same_examples(
     assert figures["sft"]["full"]["quality"]["value"] == pytest.approx(finished["eval/loss"], rel=1e-3)
     page = (out / "peft.html").read_text()
     assert "Supervised fine-tuning" in page and "prefix tuning" in page and "by seed" in page
+    assert f"--stages classify sft --data {config.data[0]}" in page and "--ways full prefix --epochs 1" in page
     assert "held-out loss" in capsys.readouterr().err
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     compare_peft.run(config)
