@@ -73,12 +73,11 @@ def write(folder: Path, results: Mapping[str, Mapping[str, list[WayRun]]], comma
 
 
 def figures_of(ways: Mapping[str, Sequence[WayRun]]) -> Row:
-    """Return the figures of each way on the examples that all runs have."""
-    shared = set.intersection(*(set(run.examples) for runs in ways.values() for run in runs))
-    keys = sorted(shared)
-    sums = {
-        way: torch.tensor([[run.examples[key] for key in keys] for run in runs]).double() for way, runs in ways.items()
-    }
+    """Return the figures of each way on the examples that all ways have in a seed; seeds may hold out different
+    ones."""
+    shared = [set.intersection(*(set(run.examples) for run in runs)) for runs in zip(*ways.values(), strict=True)]
+    keys = sorted(set.union(*shared))
+    sums = {way: values_of(runs, shared, keys) for way, runs in ways.items()}
     first, figures = next(iter(ways)), {}
     for way, runs in ways.items():
         memory = [run.training_bytes for run in runs if run.training_bytes is not None]
@@ -95,6 +94,14 @@ def figures_of(ways: Mapping[str, Sequence[WayRun]]) -> Row:
             "learning_rate": runs[0].learning_rate,
         }
     return figures
+
+
+def values_of(runs: Sequence[WayRun], shared: Sequence[set[str]], keys: Sequence[str]) -> Tensor:
+    """Return numerators and denominators of a way's runs by example [S, E, 2], zero where a seed does not share it."""
+    rows = [
+        [run.examples[key] if key in own else (0.0, 0.0) for key in keys] for run, own in zip(runs, shared, strict=True)
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def interval(values: Tensor, others: Tensor | None = None) -> Row:
@@ -124,7 +131,7 @@ def table(stage: str, figures: Mapping[str, Row]) -> Grid:
             estimate(row["quality"], 3),
             " ".join(decimal(value, 3) for value in row["seeds"]),
             estimate(row["difference"], 3),
-            f"{human_count(row['parameters'])} ({100 * row['share']:.2g} %)",
+            f"{human_count(row['parameters'])} ({100 * row['share']:.3g} %)",
             NONE if memory is None else gibibytes(memory),
             f"{row['seconds']:.0f}",
             f"{row['learning_rate']:g}",

@@ -1,6 +1,7 @@
 """The tables of ways to fine-tune: quality over seeds, intervals over examples, differences paired by example."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_only_examples_of_all_runs_count(tmp_path: Path) -> None:
     figures = peft_page.figures_of(ways)
     assert figures["full"]["examples"] == 2 and figures["full"]["quality"]["value"] == 1.0
     assert figures["prefix"]["difference"]["value"] == -0.5
+
+
+def test_seeds_that_hold_out_other_examples_count_with_their_own(tmp_path: Path) -> None:
+    ways = {way: [way_run(tmp_path / f"{way}{i}", [1.0, 0.0], 200) for i in range(2)] for way in ("full", "lora")}
+    for runs in ways.values():
+        runs[1] = replace(runs[1], examples={"1": (1.0, 1.0), "2": (1.0, 1.0)})
+    figures = peft_page.figures_of(ways)
+    assert figures["full"]["examples"] == 3 and figures["full"]["seeds"] == [0.5, 1.0]
+    assert figures["full"]["quality"]["value"] == 0.75 and figures["lora"]["difference"]["value"] == 0.0
 
 
 def test_page_table_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
