@@ -17,14 +17,14 @@ from tests.evaluation.tasks.test_generated import INSTRUCTED, PROBLEM
 BOOLQ = {"passage": "A rose is red.", "question": "is a rose red", "label": 1}
 
 
-def one(tmp_path: Path, row: dict[str, Any], form: str | None = None) -> Instruction:
+def read_single(tmp_path: Path, row: dict[str, Any], form: str | None = None) -> Instruction:
     (instruction,) = read_instructions(write_rows(tmp_path / "rows.jsonl", [row]), form)
     return instruction
 
 
 @pytest.mark.parametrize(("row", "answer"), [(BOOLQ, "yes"), (OWN, "red"), (PIQA, "b")])
 def test_the_right_choice_is_the_answer_to_every_wording(tmp_path: Path, row: dict[str, Any], answer: str) -> None:
-    instruction = one(tmp_path, row)
+    instruction = read_single(tmp_path, row)
     prompts = set()
     for draw in range(len(CHOICE_TEMPLATES)):
         user, assistant = instruction.render(draw)["messages"]
@@ -36,18 +36,18 @@ def test_the_right_choice_is_the_answer_to_every_wording(tmp_path: Path, row: di
 
 @pytest.mark.parametrize("row", [ARC, HELLASWAG, RACE])
 def test_tests_of_choices_are_read(tmp_path: Path, row: dict[str, Any]) -> None:
-    instruction = one(tmp_path, row)
+    instruction = read_single(tmp_path, row)
     assert instruction.answer in instruction.choices and not instruction.context.endswith("Answer:")
 
 
 def test_choices_that_a_context_lists_are_answered_by_letter(tmp_path: Path) -> None:
-    user, assistant = one(tmp_path, MMLU).render(0)["messages"]
+    user, assistant = read_single(tmp_path, MMLU).render(0)["messages"]
     assert assistant["content"] in "ABCD" and user["content"].endswith("Answer with a letter.")
     assert user["content"].count("\nA. ") == 1
 
 
 def test_a_problem_is_answered_by_its_steps(tmp_path: Path) -> None:
-    instruction = one(tmp_path, PROBLEM)
+    instruction = read_single(tmp_path, PROBLEM)
     assert instruction.context == PROBLEM["question"] and instruction.answer == PROBLEM["answer"]
     assert instruction.render(0)["messages"][0]["content"] == PROBLEM["question"]
 
@@ -64,13 +64,13 @@ def test_labelled_texts_have_the_labels_of_their_file_as_choices(tmp_path: Path)
 
 def test_two_texts_are_premise_and_hypothesis(tmp_path: Path) -> None:
     pair = {"premise": "A rose.", "hypothesis": "A plant.", "label": "yes"}
-    assert one(tmp_path, pair).context == "Premise: A rose.\nHypothesis: A plant."
+    assert read_single(tmp_path, pair).context == "Premise: A rose.\nHypothesis: A plant."
     assert parse_spec("entailment:pairs.jsonl") == ("entailment", Path("pairs.jsonl"))
     assert parse_spec("arc:rows.jsonl") == ("arc", Path("rows.jsonl"))
 
 
 def test_sft_reads_what_is_rendered(tmp_path: Path) -> None:
-    (row,) = read_demonstrations(write_rows(tmp_path / "sft.jsonl", [one(tmp_path, BOOLQ).render(0)])).rows
+    (row,) = read_demonstrations(write_rows(tmp_path / "sft.jsonl", [read_single(tmp_path, BOOLQ).render(0)])).rows
     assert row.messages[-1].content == "yes"
 
 
