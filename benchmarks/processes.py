@@ -181,16 +181,14 @@ def measure_memory(options: Options, config: Any, root: Path) -> None:
     )
     own = int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout)
     print("weights   peak of each process, MiB   planned", flush=True)
-    for name in ("whole", "divided"):
+    for name, count in (("alone", 1), ("whole", options.processes), ("divided", options.processes)):
         optimizer = OptimizerConfig(learning_rate=1e-4, fsdp=name == "divided")
-        rows = {"model": LARGE, "tokens_per_step": 256 * options.processes, "max_steps": 2, "eval_steps": 2}
+        rows = {"model": LARGE, "tokens_per_step": 256 * count, "max_steps": 2, "eval_tokens": 512}
         out = root / "memory" / name
-        arguments = command(
-            "pretrain", replace(config, optimizer=optimizer, save_steps=1, **rows), out, options.processes
-        )
+        arguments = command("pretrain", replace(config, optimizer=optimizer, save_steps=1, **rows), out, count)
         with out.with_suffix(".log").open("w+", encoding="utf-8") as log:
             process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=log)
-            peaks = watch(process)
+            peaks = watch(process, alone=count == 1)
             log.seek(0)
             planned = re.search(r"about ([\d.]+ [GM]iB)", log.read())
         if process.returncode or planned is None:
@@ -199,11 +197,11 @@ def measure_memory(options: Options, config: Any, root: Path) -> None:
         print(f"{name:9} {sizes:27} {planned[1]}", flush=True)
 
 
-def watch(process: subprocess.Popen[bytes]) -> list[int]:
-    """Wait for a process; return the peak bytes of each of its children."""
+def watch(process: subprocess.Popen[bytes], alone: bool = False) -> list[int]:
+    """Wait for a process; return the peak bytes of each of its children, or its own where it works alone."""
     peaks: dict[int, int] = {}
     while process.poll() is None:
-        for pid in children(process.pid):
+        for pid in [process.pid] if alone else children(process.pid):
             with contextlib.suppress(OSError, StopIteration):
                 lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
                 peaks[pid] = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))

@@ -1,5 +1,6 @@
 """Tensors that are divided among processes, in safetensors files: each process writes its part, and any number of
-processes, one too, read what they hold (torch.distributed.checkpoint's plans, its writer and reader for safetensors).
+processes, one too, read what they hold (torch.distributed.checkpoint's plans, and its format and reader for
+safetensors).
 
 No process holds a whole tensor. What a process writes and reads is planned from its own part, without messages.
 torch.distributed.checkpoint is imported where it is used: most runs have no parts.
@@ -7,39 +8,40 @@ torch.distributed.checkpoint is imported where it is used: most runs have no par
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from amenable.models.tensor_files import shards
-from amenable.ranks import rank
+from amenable.models.tensor_files import write_tensors
+from amenable.ranks import rank, world_size
 
-FILE_BYTES = 1 << 30
-"""of a file at most, but for a larger tensor: torch puts one together in memory before it writes it"""
-PART = "shard-{:05d}-*.safetensors"
-"""files of a process, from 1"""
+PART = "shard-{:05d}-of-{:05d}.safetensors"
+"""file of a process, from 1, of some processes"""
 
 
-def write_parts(folder: Path, tensors: Mapping[str, DTensor]) -> list[Path]:
-    """Write this process's parts of tensors to a folder, in files of FILE_BYTES; return the files."""
+def write_parts(folder: Path, tensors: Mapping[str, DTensor]) -> Path:
+    """Write this process's parts of tensors to a file in a folder, without a copy of them; return the file.
+
+    Its header has what torch's HuggingFaceStorageWriter writes: the offsets of each part in its tensor.
+    """
     from torch.distributed.checkpoint import DefaultSavePlanner
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
     planner = DefaultSavePlanner(flatten_state_dict=False)
     planner.set_up_planner(dict(tensors))
-    plan = planner.create_local_plan()
-    parts = shards({name: tensor.to_local().nbytes for name, tensor in tensors.items()}, FILE_BYTES)
-    numbers = {name: number for number, names in enumerate(parts, 1) for name in names}
-    items = [item for item in plan.items if item.tensor_data is not None and item.tensor_data.chunk.sizes.numel()]
-    storage = {"shard_index": rank() + 1, "fqn_to_index_mapping": numbers}
-    plan = planner.finish_plan(replace(plan, items=items, storage_data=storage))
-    HuggingFaceStorageWriter(str(folder), save_distributed=True).write_data(plan, planner).wait()
-    return sorted(folder.glob(PART.format(rank() + 1)))
+    parts, offsets = dict[str, Tensor](), dict[str, Any]()
+    for item in planner.create_local_plan().items:
+        if item.tensor_data is not None and item.tensor_data.chunk.sizes.numel():
+            parts[item.index.fqn] = cast(Tensor, planner.resolve_data(item))
+            offsets[item.index.fqn] = {"saved_offsets": list(item.tensor_data.chunk.offsets)}
+    file = folder / PART.format(rank() + 1, world_size())
+    write_tensors(file, parts, metadata={"DCP_SHARDING_INFO": json.dumps(offsets), "DCP_VERSION": "1.0"})
+    return file
 
 
 class ShardedFiles:

@@ -88,11 +88,16 @@ class TensorFile:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, read: Read | None = None
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    read: Read | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a safetensors file, its tensors converted to `dtype` or in their own, as safetensors' writer does. read:
-    function that returns a tensor by name, for those that are without numbers, on the meta device."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    function that returns a tensor by name, for those that are without numbers, on the meta device. metadata: further
+    text of the header."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     names = in_file_order(tensors, dtype)
     end = 0
     for name in names:

@@ -99,7 +99,7 @@ def peak_bytes(
     held += FP32 * state if options.async_save else 0
     count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
     other_phase = min(generation, max(updates))
-    passes, returned = options.max_steps * count, policy.checkpointed
+    passes, returned = options.max_steps * count, policy.checkpointed or policy.gathered > 0
     return memory.peak_bytes(held + FP32 * best, largest, passes, runtime, other_phase, returned)
 
 

@@ -98,7 +98,7 @@ def write(folder: Path, snapshot: Snapshot) -> dict[str, Any]:
     temporary = temporary_path(folder / f"checkpoint-{snapshot.step}")
     divided = {name: tensor for name, tensor in snapshot.tensors.items() if isinstance(tensor, DTensor)}
     with writing(folder, snapshot.step):
-        files = write_parts(temporary, divided) if divided else []
+        files = [write_parts(temporary, divided)] if divided else []
         if is_first():
             whole = {name: tensor for name, tensor in snapshot.tensors.items() if name not in divided}
             write_tensors(temporary / TENSORS, whole)

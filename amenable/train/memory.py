@@ -265,7 +265,7 @@ def training_peak(
     held += model_of(reference).bytes if reference is not None else 0
     peaks = [training_bytes(model, work, runtime), *others]
     peaks += [inference_bytes(model, inference, runtime)] if inference else []
-    return peak_bytes(held, max(peaks), steps, runtime, returned=model.checkpointed)
+    return peak_bytes(held, max(peaks), steps, runtime, returned=model.checkpointed or model.gathered > 0)
 
 
 def peak_bytes(

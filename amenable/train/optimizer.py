@@ -17,10 +17,11 @@ from torch.distributed.tensor import DTensor
 
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
-from amenable.models.sharding import gathered, own_part, shard
+from amenable.models.sharding import gathered, is_sharded, own_part, shard
 from amenable.processes import sum_gradients
 from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.guards import LOWER
+from amenable.train.runtime import return_memory
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Optimizer:
             if config.weight_decay and paddings_of(module):
                 raise InputError("weight decay would change padding rows, which fsdp divides", how="set it to 0")
             shard(module)
+        if any(map(is_sharded, modules)):
+            return_memory()  # blocks that come and go with each layer are kept as fragments, four times their size
 
     def step(self, multiplier: float = 1.0) -> float:
         """Sum the gradient over processes, clip it, step at `multiplier` times the peak learning rates, and clear it;

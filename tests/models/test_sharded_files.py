@@ -165,7 +165,7 @@ def test_a_checkpoint_in_parts_is_read_by_one_process(
 
 def test_each_process_writes_its_part(saved: Path) -> None:
     names = {path.name for path in (saved / "checkpoint-1").iterdir()}
-    parts = {f"shard-0000{number}-model-00001-of-00001.safetensors" for number in (1, 2)}
+    parts = {f"shard-0000{number}-of-00002.safetensors" for number in (1, 2)}
     assert names == {"manifest.json", "state.json", "state.safetensors", *parts}
     first, second = (load_file(saved / "checkpoint-1" / part) for part in sorted(parts))
     name = "/state/model/token_embedding.weight"
