@@ -21,7 +21,11 @@ def test_rows_are_of_their_form_and_always_the_same(form: str, tmp_path: Path) -
 @pytest.mark.skipif(not lm_eval_tasks.PEER.exists(), reason="make bench-lm-eval sets lm_eval up")
 @pytest.mark.parametrize("shots", ["0", "2"])
 def test_figures_are_those_of_lm_eval(shots: str, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    forms = ("arc", "hellaswag", "mmlu", "race", "piqa", "lambada", "crows-pairs", "boolq", "gsm8k")
+    forms: tuple[str, ...] = ("arc", "hellaswag", "mmlu", "race", "piqa", "crows-pairs", "boolq", "gsm8k")
+    if (
+        shots == "0"
+    ):  # with examples its rows are longer than the context: cut ones lose their BOS in lm_eval, and not here
+        forms = (*forms, "lambada")
     options = ["--model", str(base), "--shapes", "tiny-gpt2", "--rows", "6", "--num-shots", shots, "--forms", *forms]
     code = lm_eval_tasks.main(options)
     assert code == 0, capsys.readouterr().out
