@@ -269,7 +269,7 @@ def resampled(
             data=root / "sample-warm" / "samples.jsonl",
             reward=taste,
             scoring=scoring,
-            kl_coef=0.12,
+            kl_coef=0.09,
             num_draws=6,
         ),
         "resampled": sft.Config(
