@@ -1,4 +1,4 @@
-"""Where the sentences of a text end."""
+"""Ends of the sentences of a text."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ def test_answers_sampled_beside_training_take_a_copy_of_the_policy_and_their_own
     prompts, config = [[1] * 12] * 8, ppo_config(prompts_per_step=64, max_steps=2)
     algorithm, models = workloads.make_ppo(SHAPE, FP32, config)
     policy = sum(p.numel() for p in models.policy.parameters())
-    beside = replace(config, max_staleness=1, sampler_correction="truncate")
-    more = rl_memory.peak_bytes(algorithm, models, beside, prompts) - rl_memory.peak_bytes(
+    ahead = replace(config, max_staleness=1, sampler_correction="truncate")
+    more = rl_memory.peak_bytes(algorithm, models, ahead, prompts) - rl_memory.peak_bytes(
         algorithm, models, config, prompts
     )
     assert more > 4 * policy
