@@ -43,7 +43,7 @@ NAMES = {
     "dpo prompted": "DPO with the instruction",
     "ppo": "PPO",
     "rloo": "RLOO",
-    "resampled": "answers drawn again, SFT",
+    "resampled": "resampling and SFT",
     "distilled": "the instruction, distilled",
 }
 MAX_PERPLEXITY, MIN_CONTENT, SLACK = 8.0, -0.03, 0.05
