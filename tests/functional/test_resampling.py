@@ -31,7 +31,7 @@ def test_no_other_policy_has_more_reward_less_its_price() -> None:
 
 
 def test_samples_of_equal_weight() -> None:
-    """Of four samples one has the reward: where it costs nothing it is taken, for log 4 nats."""
+    """One sample of four has the reward 1: with kl_coef near 0 it is always drawn, at a KL of log 4 nats."""
     rewards = torch.tensor([0.0, 0.0, 1.0, 0.0])
     reward, kl = optimum(rewards, torch.zeros(4), 0.01, 4)
     assert reward == pytest.approx(1.0) and kl == pytest.approx(math.log(4), abs=1e-4)

@@ -167,7 +167,7 @@ def test_without_vllm_the_line_says_how_to_install_it(monkeypatch: pytest.Monkey
 def test_vllm_itself_gives_the_trainers_log_probabilities(
     rank: int, make_decoder: Callable[..., Decoder], tmp_path: Path
 ) -> None:
-    """Of weights and adapters that were handed over twice; a seed decides a completion."""
+    """Log-probabilities after two loads of weights and of adapters; equal seeds give equal completions."""
     pytest.importorskip("vllm")
     policy = make_decoder(seed=1, hidden_size=128, num_heads=2)
     pretrained.save(tmp_path / "base", policy)

@@ -243,7 +243,7 @@ def free_port() -> int:
 def test_a_server_of_vllm_gives_the_trainers_log_probabilities(
     rank: int, served: tuple[Path, str], words: Tokenizer, tmp_path: Path
 ) -> None:
-    """Of weights, then of adapters on the first weights, that were handed over twice; a seed decides a completion."""
+    """Log-probabilities after loads of weights, then of adapters on the first; equal seeds give equal completions."""
     folder, url = served
     servers = VllmServers([url], tmp_path / "weights", pauses=())
     servers.connect(words)
