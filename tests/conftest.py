@@ -5,6 +5,7 @@ Things have colours; an assistant names a thing of a colour, and people like it 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -467,12 +468,19 @@ class VllmAPI:
         return {"token_ids": done.ids, "logprobs": {"token_logprobs": done.logps}, "prompt_logprobs": prompt}
 
 
-@pytest.fixture
-def vllm_api(assistant: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VllmAPI]:
-    """A server of the session's assistant; tries follow at once."""
-    monkeypatch.setattr(http_client.time, "sleep", lambda seconds: None)
-    api = VllmAPI(assistant)
+@contextlib.contextmanager
+def running_api(folder: Path) -> Iterator[VllmAPI]:
+    """A server of the model of a folder, in a thread."""
+    api = VllmAPI(folder)
     threading.Thread(target=api.http.serve_forever, args=(0.01,), daemon=True).start()
     yield api
     api.http.shutdown()
     api.http.server_close()
+
+
+@pytest.fixture
+def vllm_api(assistant: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VllmAPI]:
+    """A server of the session's assistant; tries follow at once."""
+    monkeypatch.setattr(http_client.time, "sleep", lambda seconds: None)
+    with running_api(assistant) as api:
+        yield api

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import torch
 
 from amenable import processes
 from amenable.errors import InputError
+from amenable.generation.addresses import are_rewritten, is_lost, read_addresses, wait_for_others
 from amenable.generation.engine import Progress
 from amenable.generation.remote_model import api_headers
 from amenable.generation.requests import Completion, SampleRequest
@@ -52,10 +54,14 @@ what precisions make, below that of another model"""
 
 @dataclass
 class VllmServers:
-    """Servers that sample completions, each a share of every batch. folder: where weights are handed over, which the
-    servers must be able to read. dtype: of the weights in it."""
+    """Servers that sample completions, each a share of every batch. entries: their addresses, or files of these
+    (addresses.py). folder: where weights are handed over, which the servers must be able to read. dtype: of the weights
+    in it.
 
-    urls: Sequence[str]
+    A server that is lost is replaced by the new one of its file, which gets the weights that were loaded last.
+    """
+
+    entries: Sequence[str]
     folder: Path
     dtype: torch.dtype = torch.float32
     timeout: float = SAMPLING_TIMEOUT
@@ -66,13 +72,18 @@ class VllmServers:
     """tokens of the longest row at each server, where it says so"""
     never: list[int] = field(default_factory=list)
     loads: int = 0
+    adapted: bool = False
+    """whether adapters were loaded last, not all weights"""
+    tokenizer: Tokenizer | None = None
+    replacing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.urls = [url.rstrip("/").removesuffix("/v1") for url in self.urls]
+        self.urls = read_addresses(self.entries)
 
     def connect(self, tokenizer: Tokenizer) -> None:
         """Require that each server is there, has this tokenizer, computes in this precision, and gives the
         log-probabilities of the distribution that it draws from. InputError in other cases, with nothing loaded."""
+        self.tokenizer = tokenizer
         models = processes.from_first(lambda: {url: self.require_server(url, tokenizer) for url in self.urls})
         self.models = {url: str(model["id"]) for url, model in models.items()}
         self.lengths = {url: model["max_model_len"] for url, model in models.items() if model.get("max_model_len")}
@@ -110,28 +121,60 @@ class VllmServers:
         """Write the policy's weights, or its adapters, to the folder, and have every server read them."""
         self.never = list(range(policy.num_tokens, policy.config.vocab_size))
         self.loads += 1
+        self.adapted = lora.has_adapters(policy)
         processes.from_first(lambda: self.hand_over(policy))
-        if lora.has_adapters(policy):
+        if self.adapted:
             self.models = dict.fromkeys(self.urls, ADAPTER)
+
+    @property
+    def target(self) -> Path:
+        """Folder of the weights, or adapters, that were loaded last."""
+        return self.folder / str(self.loads)
 
     def hand_over(self, policy: Decoder) -> None:
         """Do what `load` does, in the first of several processes."""
-        target, adapted = self.folder / str(self.loads), lora.has_adapters(policy)
-        if adapted:
-            adapter_files.save_adapters(target, policy)
+        if self.adapted:
+            adapter_files.save_adapters(self.target, policy)
         else:
-            pretrained.save(target, policy, dtype=self.dtype)
-        path, body = request_to_load(target.resolve(), adapted)
-        for url in self.urls:
+            pretrained.save(self.target, policy, dtype=self.dtype)
+        for url in list(self.urls):
             try:
-                self.post(url, path, body, pauses=())
-                emptied = self.post(url, "/reset_prefix_cache", {}, pauses=()).get("success", True)
+                emptied = self.load_into(url)
             except InputError as error:
-                problem = f"cannot take the policy's weights from {target} ({error.what})"
-                raise InputError(problem, url, f"{SERVE}: {START_LORA if adapted else START}") from None
+                self.replace(url, error)
+                continue
             if not emptied:
                 raise InputError("has keys and values of earlier weights in use", url, "let no others use this server")
         shutil.rmtree(self.folder / str(self.loads - 1), ignore_errors=True)
+
+    def load_into(self, url: str) -> bool:
+        """Have a server read the weights that wait in the folder; return True if no keys and values of others are left.
+        InputError where it cannot."""
+        path, body = request_to_load(self.target.resolve(), self.adapted)
+        try:
+            self.post(url, path, body, pauses=())
+            return bool(self.post(url, "/reset_prefix_cache", {}, pauses=()).get("success", True))
+        except InputError as error:
+            problem = f"cannot take the policy's weights from {self.target} ({error.what})"
+            raise InputError(problem, url, f"{SERVE}: {START_LORA if self.adapted else START}") from None
+
+    def replace(self, lost: str, error: InputError) -> None:
+        """Wait for the server that takes the place of a lost one, and load the weights into it. Raises `error`, that of
+        a request, where the server still listens or no file of addresses can name another.
+
+        Processes of a group each do so, and load the same weights: keys and values in use are of these.
+        """
+        with self.replacing:
+            if lost not in self.urls:
+                return
+            if not are_rewritten(self.entries) or not is_lost(lost) or self.tokenizer is None:
+                raise error
+            urls = wait_for_others(self.entries, lost, self.timeout)
+            for url in set(urls) - set(self.urls):
+                name = self.require_server(url, self.tokenizer)["id"]
+                self.load_into(url)
+                self.models[url] = ADAPTER if self.adapted else name
+            self.urls = urls
 
     def require_weights(self, ids: Sequence[int], logps: Sequence[float]) -> None:
         """Require that every server gives a text [N] the policy's log-probabilities [N - 1] of all ids but the first.
@@ -157,10 +200,16 @@ class VllmServers:
         pool = ThreadPoolExecutor(WORKERS * len(self.urls))
 
         def complete_one(number: int) -> Completion:
-            url, request = self.urls[number % len(self.urls)], requests[number]
+            request = requests[number]
             settings = vllm_parameters(request, sampling, eos_ids, self.never)
-            choice = self.choice(url, self.models[url], request.ids, settings)
-            return completion_of(choice["token_ids"], choice["logprobs"]["token_logprobs"], eos_ids, url)
+            while True:
+                url = self.urls[number % len(self.urls)]
+                try:
+                    choice = self.choice(url, self.models[url], request.ids, settings)
+                except InputError as error:
+                    self.replace(url, error)
+                    continue
+                return completion_of(choice["token_ids"], choice["logprobs"]["token_logprobs"], eos_ids, url)
 
         try:
             completions: list[Completion] = []

@@ -64,7 +64,8 @@ class OnlineOptions(AdapterOptions):
     sampler: Literal["amenable", "vllm"] = "amenable"
     """engine that samples the answers: ours, or vLLM's, in this process or, with sampler_url, as servers"""
     sampler_url: tuple[str, ...] = ()
-    """addresses of vLLM servers of the policy's model, which read the run's folder: http://127.0.0.1:8100"""
+    """addresses of vLLM servers of the policy's model, which read the run's folder: http://127.0.0.1:8100; or a file of
+    them, which is read again where a server is lost"""
     max_staleness: int = 0
     """1: the next step's answers are sampled while this one trains, by the policy before it; 0: never"""
     sampler_correction: Literal["none", "truncate", "mask"] = "none"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from amenable import processes
+from amenable.generation.addresses import read_addresses
 from amenable.generation.engine import Progress, generate
 from amenable.generation.requests import Completion
 from amenable.generation.rollout import Rollout, gather_rollout, own_share
@@ -222,7 +223,7 @@ class AsyncRollout:
 def require_sampler(options: OnlineOptions) -> None:
     """Raise InputError, before anything is loaded, where the sampler of the options is not to be had."""
     if options.sampler == "vllm":
-        for url in options.sampler_url:
+        for url in read_addresses(options.sampler_url):
             require_listener(url)
         if not options.sampler_url:
             require_vllm()

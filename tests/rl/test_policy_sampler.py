@@ -26,7 +26,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train.loading import save_model
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions, Runtime
-from tests.conftest import RequestByRequest
+from tests.conftest import RequestByRequest, running_api
 
 PROMPTS = [[1, 30, 40], [1, 50], [1, 60, 70, 80]]
 BESIDE = {"max_staleness": 1, "sampler_correction": "truncate"}
@@ -190,6 +190,43 @@ def test_a_run_on_a_server_learns_as_on_our_engine(
     loads = [path for path, _ in vllm_api.commands if path != "/reset_prefix_cache"]
     assert loads == ["/v1/load_lora_adapter" if adapters.rank else "/collective_rpc"] * 2
     assert not (there.out / "sampler").exists() and matches_manifest(there.out)
+
+
+@pytest.mark.parametrize("adapters", [LoraOptions(), LoraOptions(rank=2)], ids=["weights", "adapters"])
+def test_a_server_that_is_lost_is_replaced_with_the_weights_of_the_step(
+    adapters: LoraOptions,
+    vllm_api: Any,
+    options: OnlineOptions,
+    assistant: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ends while it samples the second step's answers; those of the run are the same as without."""
+    file, answered = tmp_path / "samplers", list[Any]()
+    file.write_text(vllm_api.url, "utf-8")
+    given = {**vars(options), "lora": adapters, "save_steps": 0, "num_traced_prompts": 0}
+    given |= {"sampler": "vllm", "sampler_url": (str(file),)}
+    calm = rloo.run(rloo.Config(**{**given, "out": tmp_path / "calm"}))
+    loads = len(vllm_api.commands)
+    with running_api(assistant) as first, running_api(assistant) as second:
+        complete = first.complete
+
+        def end(body: Any) -> Any:
+            answered.append(body)
+            if len(answered) < 10:
+                return complete(body)
+            first.http.shutdown()
+            first.http.server_close()
+            file.write_text(second.url, "utf-8")
+            raise ConnectionError
+
+        file.write_text(first.url, "utf-8")
+        monkeypatch.setattr(first, "complete", end)
+        lost = rloo.run(rloo.Config(**{**given, "out": tmp_path / "lost"}))
+        commands = len(first.commands), len(second.commands)
+    for name in ("samples.jsonl", "model.safetensors"):
+        assert (calm / name).read_bytes() == (lost / name).read_bytes()
+    assert loads == 6 and commands == (4, 4), "the second has the weights of the second step and of the third"
 
 
 def test_a_server_whose_probabilities_are_off_stops_the_run(
