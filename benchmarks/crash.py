@@ -30,6 +30,7 @@ from typing import Any
 import torch
 import tyro
 
+from amenable.control.people_labels import NAME
 from amenable.errors import InputError
 from amenable.files import manifest_of
 from amenable.models import presets
@@ -67,6 +68,7 @@ from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.runtime import DeviceOptions
 from amenable.world.settings import Sizes
+from benchmarks import crash_people
 
 TINY = DecoderConfig(
     320,
@@ -81,8 +83,12 @@ TINY = DecoderConfig(
     qk_norm=True,
 )
 MACHINE = DeviceOptions("cpu", "fp32", 1)
-OWN_FILES = ("config.yaml", "README.md", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")
-"""files in which two runs of the same options may differ: their folder's name, seconds, and hashes of these"""
+OWN_FILES = (
+    *("config.yaml", "README.md", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock"),
+    NAME,
+)
+"""files in which two runs of the same options may differ: their folder's name, seconds, hashes of these, and the name
+of comparisons in a database"""
 OF_RECIPES = (*OWN_FILES, "plan", "peft.json", "peft.html")
 """such entries at any depth of a recipe's folder"""
 AT_MOST = 6
@@ -302,24 +308,36 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         text_tokens=300,
         device=MACHINE,
     )
+    acting = control.Config(
+        env="amenable/Gridworld-v0",
+        num_envs=2,
+        num_steps=32,
+        total_timesteps=1024,
+        eval_episodes=2,
+        save_steps=2,
+        out=root / "control",
+    )
+    comparing = replace(
+        acting,
+        env="Pendulum-v1",
+        learn_from="comparisons",
+        max_labels=60,
+        reward_updates=5,
+        clip_steps=10,
+        out=root / "control-comparisons",
+    )
     brief = SamplingOptions(temperature=1.0, max_new_tokens=12)
     return {
+        "control": (control, acting),
+        "control-comparisons": (control, comparing),
+        "control-people": (
+            crash_people,
+            replace(comparing, judge="people", label_lag=5, out=root / "control-people"),
+        ),
         "world": (world, world.Config(out=town, sizes=Sizes(6, 60, 6, 40, 6, 60, 24, 6, 40))),
         "tokenizer": (tokenizer, tokenizer.Config(data=text, demonstrations=shown, out=base.tokenizer, vocab_size=320)),
         "ngram": (ngram, ngram.Config(data=(text,), tokenizer=base.tokenizer, out=root / "ngram", device=MACHINE)),
         "pretrain": (pretrain, base),
-        "control": (
-            control,
-            control.Config(
-                env="amenable/Gridworld-v0",
-                num_envs=2,
-                num_steps=32,
-                total_timesteps=1024,
-                eval_episodes=2,
-                save_steps=2,
-                out=root / "control",
-            ),
-        ),
         "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, device=MACHINE)),
         "sft-prefix": (
             sft,

@@ -61,6 +61,8 @@ SECOND_STEPS = 10
 class PreferenceTraining(Training):
     """Training whose rewards are learned from comparisons."""
 
+    progress_metrics = ("episode/return", "episode/predicted_return", "labels", "eval_rm/accuracy")
+
     def __init__(
         self,
         agent: Agent,

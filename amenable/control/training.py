@@ -33,6 +33,9 @@ RECENT = 100
 class Training:
     """An agent in its environments: one `step` is a rollout and the updates on it. A checkpoint holds its parts."""
 
+    progress_metrics: tuple[str, ...] = ("episode/return", "policy/entropy")
+    """metrics that are printed while it runs"""
+
     def __init__(
         self, agent: Agent, environments: Environments, total_timesteps: int, reward: RewardFunction | None = None
     ):
@@ -120,7 +123,7 @@ def train(training: Training, run: Run, save_steps: int, recorder: EpisodeRecord
                 record(moments[iteration])
             training.wait(iteration, run)
             rollout, metrics = training.step(iteration)
-            run.record(iteration, rollout.num_steps, ("episode/return", "policy/entropy"), **metrics)
+            run.record(iteration, rollout.num_steps, training.progress_metrics, **metrics)
             if training.progress.timesteps >= training.progress.total and iteration < training.iterations:
                 run.end(f"{training.progress.timesteps:,} steps are taken")
         record("after")

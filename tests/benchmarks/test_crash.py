@@ -92,7 +92,12 @@ def test_what_fails_without_a_kill_is_told(tmp_path: Path) -> None:
 def test_every_stage_is_in_the_plan(tmp_path: Path) -> None:
     calls = crash.plan(tmp_path)
     stages = {path.stem for path in Path(crash.pretrain.__file__).parent.glob("[a-z]*.py")}
-    assert {Path(stage.__file__).stem for stage, _ in calls.values()} == {*stages, "compare_peft", "quality"}
+    assert {Path(stage.__file__).stem for stage, _ in calls.values()} == {
+        *stages,
+        "compare_peft",
+        "quality",
+        "crash_people",
+    }
     assert all(config.out == tmp_path / name for name, (_, config) in calls.items())
     with pytest.raises(InputError, match="unknown stage: nap"):
         crash.main(crash.Options(stage="nap"), tmp_path)
