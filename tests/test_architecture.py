@@ -24,6 +24,7 @@ LAYERS = {
     "ranks": -1,
     "processes": 0,
     "hash_cache": 0,
+    "yaml_options": 0,
     "http_client": -1,
     "functional": 0,
     "models": 1,

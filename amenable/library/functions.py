@@ -29,10 +29,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amenable.cli import command_files, convert
+from amenable.cli import command_files
 from amenable.errors import InputError
 from amenable.library.model import Model, Result
 from amenable.renamed_options import new_name
+from amenable.yaml_options import convert
 
 
 def names() -> list[str]:

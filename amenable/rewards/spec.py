@@ -39,7 +39,7 @@ from amenable.rewards.functions import RewardFunction, checked, load_function, n
 from amenable.rewards.model import ModelReward
 from amenable.rewards.model_judge import ModelJudge, load_judge
 from amenable.rewards.options import RewardOptions
-from amenable.rewards.remote import remote_reward
+from amenable.rewards.remote import SERVED_PAUSES, remote_reward, served_at
 from amenable.rewards.rules import TOKENIZER_HINT, Rule, is_rule, nearest_rule, parse_rule
 from amenable.rewards.sandbox import Limits
 from amenable.text.tokenizer import Tokenizer
@@ -279,6 +279,9 @@ def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None, 
         return Part(name, remote_reward(name, options.reward_timeout), weight, reads=None)
     if before.endswith(".py"):
         return function_part(load_function(Path(before), last), name, weight, options)
+    if address := served_at(name):
+        served = remote_reward(address, options.reward_timeout, SERVED_PAUSES)
+        return Part(name, served, weight, note=f"{name} is scored at {address}")
     return Part(name, load_model(name, runtime, max_tokens, base), weight)
 
 

@@ -42,7 +42,7 @@ class Config(ServerOptions, BestOfOptions):
 
     port: int = 8018
     reward_models: tuple[str, ...] = ()
-    """NAME=FOLDER of reward models, for /score"""
+    """NAME=FOLDER of reward models, for /score and /rewards/NAME; alone they are served without models"""
     max_new_tokens: int = 512
     """limit of an answer whose request has none"""
 
@@ -77,14 +77,15 @@ def open_tokens(config: PageOptions, store: Store) -> TokenCache | None:
 
 
 def chosen_models(config: Config) -> list[tuple[str, Path]]:
-    """Return (name, folder) of the models to serve. Raises InputError where there is none."""
-    if config.models:
+    """Return (name, folder) of the models to serve: the demo's where neither models nor reward models are named. Raises
+    InputError where there is none."""
+    if config.models or config.reward_models:
         return parse_models(config.models)
     chosen: dict[str, Path] = {}
     for name, folder in DEFAULT_MODELS:
         if (folder / "finished.json").exists():
             chosen.setdefault(name, folder)
-    if not chosen and not config.reward_models:
+    if not chosen:
         raise InputError("no model to serve", how="'make demo' makes some; or name one, as in --models runs/sft")
     return list(chosen.items())
 

@@ -10,7 +10,9 @@ import pytest
 
 from amenable.data.types import Message
 from amenable.errors import InputError
-from amenable.rewards.remote import remote_reward
+from amenable.rewards.remote import SERVED, remote_reward, served_at
+from amenable.rewards.spec import load_reward
+from amenable.train.runtime import Runtime
 
 PROMPTS = [(Message("system", "Be brief."), Message("user", "Hi")), (Message("user", "Who?"),)]
 COMPLETIONS = ["Hello", "Né"]
@@ -90,6 +92,40 @@ def test_it_tries_again_after_trouble_of_the_server(server: Server) -> None:
     server.replies += [(503, {}, b"warming up"), (429, {}, b""), (0, {}, b""), scores(1, 2)]
     assert remote_reward(server.url, pauses=(0.0, 0.0, 0.0))(PROMPTS, COMPLETIONS) == [1.0, 2.0]
     assert len(server.requests) == 4
+
+
+def test_every_completion_is_scored_once_in_batches_that_are_tried_again(server: Server) -> None:
+    """The second of three requests fails twice, once after its work was done: its scores count once."""
+
+    def lengths(body: Any) -> Reply:
+        return scores(*(float(text.split()[1]) for text in body["completions"]))
+
+    server.replies += [lengths, lambda body: (0, *lengths(body)[1:]), (502, {}, b""), lengths, lengths]
+    completions = [f"answer {number}" for number in range(600)]
+    reward = remote_reward(server.url, pauses=(0.0, 0.0))
+    assert reward(PROMPTS[:1] * 600, completions, row=list(range(600))) == [float(number) for number in range(600)]
+    bodies = [body for _, _, body in server.requests]
+    assert [len(body["completions"]) for body in bodies] == [256, 256, 256, 256, 88]
+    assert bodies[1] == bodies[2] == bodies[3]
+    assert [row for body in (bodies[0], bodies[3], bodies[4]) for row in body["row"]] == list(range(600))
+
+
+def test_long_completions_go_out_in_smaller_requests(server: Server) -> None:
+    server.replies += [lambda body: scores(*map(len, body["completions"]))] * 3
+    completions = ["x" * 400_000, "y" * 400_001, "z" * 400_002, "v" * 1_000_000]
+    assert remote_reward(server.url)(PROMPTS[:1] * 4, completions) == [*map(float, map(len, completions))]
+    assert [len(body["completions"]) for _, _, body in server.requests] == [2, 1, 1]
+
+
+def test_the_server_of_a_reward_models_folder_is_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch, runtime: Runtime
+) -> None:
+    monkeypatch.setenv(SERVED, json.dumps({"runs/reward": server.url}))
+    assert served_at("runs/reward/") == server.url and served_at("runs/other") is None
+    server.replies.append(scores(3, 4))
+    reward = load_reward(("runs/reward=2",), runtime)
+    assert reward(PROMPTS, COMPLETIONS) == [6.0, 8.0]
+    assert reward.notes == [f"runs/reward is scored at {server.url}"]
 
 
 def test_it_gives_up_with_the_last_reason(server: Server) -> None:

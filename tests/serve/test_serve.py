@@ -38,6 +38,7 @@ def test_without_a_name_the_demos_models_are_served(tmp_path: Path, monkeypatch:
     assert chosen_models(Config()) == [("sft", Path("runs/demo/sft"))]
     assert chosen_reward_models(Config()) == [("reward", Path("runs/demo/reward"))]
     assert chosen_reward_models(Config(models=("runs/sft",))) == []
+    assert chosen_models(Config(reward_models=("runs/demo/reward",))) == []
 
 
 def test_others_are_let_in_only_where_somebody_holds_a_token(assistant: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
     POST /v1/chat/completions, /v1/completions    streamed (server-sent events) or whole;  GET /v1/models
     POST /score                                   a reward model's scores of answers to a prompt;  GET lists the models
+    POST /rewards/NAME                            its scores of answers to many prompts, as `--reward http://...` asks
     POST /feedback/thumb, /feedback/ranking       ratings of answers; on disk before they are acknowledged
     GET  /health, /metrics, / (the page)
 
@@ -43,7 +44,7 @@ from amenable.serve.openai.feedback_routes import add_feedback
 from amenable.serve.openai.prompt_building import chat_prompt_ids, completion_prompt_ids, prompt_messages, split_prefix
 from amenable.serve.openai.response_formats import ChatFormat, TextFormat
 from amenable.serve.openai.scheduler import GenerationRequest
-from amenable.serve.openai.schemas import ChatRequest, CompletionRequest, SamplingRequest, ScoreRequest
+from amenable.serve.openai.schemas import ChatRequest, CompletionRequest, RewardBatch, SamplingRequest, ScoreRequest
 from amenable.serve.openai.streaming import CompletionResponse
 from amenable.serve.web_pages import add_static, static_routes
 
@@ -130,21 +131,15 @@ def add_models(app: FastAPI, state: AppState) -> None:
 
     @app.post("/score")
     def score(body: ScoreRequest) -> dict[str, Any]:
-        endpoint = reward_model_of(state, body.model)
-        messages = prompt_messages(body.messages)
-        ended = body.ended or [True] * len(body.completions)
-        if len(ended) != len(body.completions):
-            raise APIError(400, f"{len(ended)} for {len(body.completions)} completions", "ended")
-        if not endpoint.slots.acquire(blocking=False):
-            raise APIError(429, "the server is busy", code="overloaded", retry_after=2)
-        try:
-            with endpoint.lock:
-                prompts = [tuple(messages)] * len(body.completions)
-                scores = endpoint.reward(prompts, body.completions, ended=ended)
-        finally:
-            endpoint.slots.release()
+        prompts = [tuple(prompt_messages(body.messages))] * len(body.completions)
+        scores = reward_model_of(state, body.model).scores(prompts, body.completions, body.ended)
         rows = [{"object": "score", "index": i, "score": value} for i, value in enumerate(scores)]
         return {"object": "list", "model": body.model, "data": rows}
+
+    @app.post("/rewards/{name}")
+    def score_batch(name: str, body: RewardBatch) -> dict[str, Any]:
+        prompts = [tuple(prompt_messages(turns)) for turns in body.prompts]
+        return {"scores": reward_model_of(state, name).scores(prompts, body.completions, body.ended)}
 
 
 def seed_of(body: SamplingRequest) -> int:

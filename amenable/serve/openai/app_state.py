@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amenable.data.types import Message, Prompt
+from amenable.data.types import Conversation, Message, Prompt
 from amenable.evaluation.answering import LoadedModel
 from amenable.feedback.store import Store
 from amenable.generation.requests import Completion
@@ -54,6 +54,23 @@ class RewardEndpoint:
     reward: RewardFunction
     lock: threading.Lock = field(default_factory=threading.Lock)
     slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(8))
+
+    def scores(
+        self, prompts: Sequence[Conversation], completions: Sequence[str], ended: Sequence[bool] | None
+    ) -> list[float]:
+        """Return the score of each completion; all of them ended by themselves where `ended` is None or empty. Raises
+        APIError 400 for lists of other lengths, 429 where too many requests wait."""
+        ended = ended or [True] * len(completions)
+        for name, values in (("prompts", prompts), ("ended", ended)):
+            if len(values) != len(completions):
+                raise APIError(400, f"{len(values)} for {len(completions)} completions", name)
+        if not self.slots.acquire(blocking=False):
+            raise APIError(429, "the server is busy", code="overloaded", retry_after=2)
+        try:
+            with self.lock:
+                return list(self.reward(prompts, completions, ended=ended))
+        finally:
+            self.slots.release()
 
 
 @dataclass

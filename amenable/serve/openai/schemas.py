@@ -8,7 +8,7 @@ unknown fields are refused unless they are empty (serve/openai/fields.py).
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from amenable.data.record import InvalidRow
@@ -261,6 +261,17 @@ class ScoreRequest(ClientBody):
     messages: Turns
     completions: Annotated[list[Text], Field(min_length=1, max_length=64)]
     ended: Annotated[list[bool], Field(max_length=64)] | None = None
+    """true for each completion that ended by itself; all did where this is absent"""
+
+
+class RewardBatch(Body):
+    """A batch of completions, each with its prompt. Further fields, columns of the prompts' rows, are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompts: Annotated[list[Turns], Field(min_length=1, max_length=256)]
+    completions: Annotated[list[Text], Field(min_length=1, max_length=256)]
+    ended: Annotated[list[bool], Field(max_length=256)] | None = None
     """true for each completion that ended by itself; all did where this is absent"""
 
 

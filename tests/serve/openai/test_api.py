@@ -8,11 +8,16 @@ import openai
 import pytest
 
 from amenable.data.types import Message
+from amenable.errors import InputError
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models import pretrained
+from amenable.rewards.model import ModelReward
+from amenable.rewards.remote import remote_reward
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
+from amenable.train.runtime import Runtime
+from tests.serve.conftest import Running
 
 ASKED: Any = [{"role": "user", "content": "Ann asks: name a red thing."}]
 
@@ -132,6 +137,19 @@ def test_mistakes_are_errors_of_the_api(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="tiny", messages=[*ASKED, {"role": "assistant", "content": "x"}])
     with pytest.raises(openai.BadRequestError, match="unknown to the model"):
         client.completions.create(model="plain", prompt=[10**6])
+
+
+def test_a_run_gets_the_scores_of_a_served_reward_model(served: Running, judge: Path, runtime: Runtime) -> None:
+    """Those of the model itself, of more answers than a request has, each with its prompt and end."""
+    prompts = [(Message("user", f"Ann asks: name a {colour} thing."),) for colour in ("red", "blue", "green") * 90]
+    answers = [f"{tone}: a rose, it is red." for tone in ("Gladly", "Grimly") * 135]
+    columns = {"ended": [number % 5 > 0 for number in range(270)], "target": ["x"] * 270}
+    scores = remote_reward(f"{served.url}/rewards/judge")(prompts, answers, **columns)
+    assert scores == pytest.approx(ModelReward.load(judge, runtime)(prompts, answers, **columns), abs=1e-5)
+    with pytest.raises(InputError, match="answered 404"):
+        remote_reward(f"{served.url}/rewards/plain")(prompts[:1], answers[:1])
+    with pytest.raises(InputError, match="answered 400"):
+        remote_reward(f"{served.url}/rewards/judge")(prompts[:1], ["word " * 300])
 
 
 def test_scores_are_the_reward_models(http: httpx.Client, judge: Path) -> None:
