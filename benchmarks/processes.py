@@ -124,7 +124,12 @@ def torture(name: str, config: Any, folder: Path, kills: int, options: Options, 
             process = run(arguments, out.with_suffix(".log"))
             time.sleep(draw.uniform(0.2, 1) * seconds)
             members = children(process.pid)
-            if process.poll() is not None or len(members) < options.processes:
+            while (
+                process.poll() is None and len(members) < options.processes
+            ):  # on a busy machine it may not have begun
+                time.sleep(0.05)
+                members = children(process.pid)
+            if process.poll() is not None:
                 break
             victim = draw.randrange(options.processes)
             os.kill(members[victim], 9)
