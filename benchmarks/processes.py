@@ -124,9 +124,7 @@ def torture(name: str, config: Any, folder: Path, kills: int, options: Options, 
             process = run(arguments, out.with_suffix(".log"))
             time.sleep(draw.uniform(0.2, 1) * seconds)
             members = children(process.pid)
-            while (
-                process.poll() is None and len(members) < options.processes
-            ):  # on a busy machine it may not have begun
+            while process.poll() is None and len(members) < options.processes:  # it may not have begun
                 time.sleep(0.05)
                 members = children(process.pid)
             if process.poll() is not None:

@@ -336,6 +336,17 @@ CASES = [
         "http://127.0.0.1:9: cannot be reached|start the server",
     ),
     ("sampler without its name", "ppo {ppo} --sampler-url http://127.0.0.1:9", "add --sampler vllm"),
+    ("sampler of samples that is not installed", "sample {sample} --sampler vllm", "--sampler vllm needs vLLM"),
+    (
+        "sampler of an evaluation with nothing at its address",
+        "evaluate {evaluate} --sampler vllm --sampler-url http://127.0.0.1:9",
+        "http://127.0.0.1:9: cannot be reached|start the server",
+    ),
+    (
+        "sampler of an evaluation without its name",
+        "evaluate {evaluate} --sampler-url http://127.0.0.1:9",
+        "add --sampler vllm",
+    ),
     ("long prompt for ppo", "ppo {ppo} --data {d}/long.jsonl", "long.jsonl: none of the 1 prompts is within 56 tokens"),
     (
         "long prompt to compare",

@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from amenable.data.types import Conversation, Prompt
 from amenable.evaluation.base_prompts import Transcript
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.prompting import Prompting, add_prefix, prepend
-from amenable.generation.engine import generate
+from amenable.evaluation.vllm_answers import VllmAnswers
+from amenable.generation.engine import Progress, generate
 from amenable.generation.requests import Completion
 from amenable.generation.sampling import Sampling
 from amenable.models.language_model import LanguageModel
@@ -70,12 +73,40 @@ class LoadedModel:
     decoder: LanguageModel
     tokenizer: Tokenizer
     runtime: Runtime
+    vllm: VllmAnswers | None = None
+    """samples its answers; None for our engine"""
 
     @classmethod
-    def load(cls, entry: ModelEntry, runtime: Runtime) -> LoadedModel:
+    def load(cls, entry: ModelEntry, runtime: Runtime, vllm: VllmAnswers | None = None) -> LoadedModel:
         """Load the model in the entry's folder; InputError where there is none."""
         decoder, tokenizer = loading.load_language_model(entry.folder, runtime, "a training stage")
-        return cls(entry, runtime.to_inference(decoder), tokenizer, runtime)
+        return cls(entry, runtime.to_inference(decoder), tokenizer, runtime, vllm)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that it was loaded from."""
+        return self.entry.folder
+
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+        samples: int = 1,
+        stop: Sequence[str] = (),
+        max_batch_size: int = 128,
+        progress: Progress | None = None,
+    ) -> list[list[Completion]]:
+        """Return `samples` completions of each prompt, with their text, by our engine or by vLLM (see
+        `engine.generate`); max_batch_size: decoded at once by ours."""
+        given: Any = {"seeds": seeds, "samples": samples, "stop": stop, "progress": progress}
+        if self.vllm is not None:
+            return self.vllm.complete(self, prompts, sampling, **given)
+        words = self.tokenizer
+        given |= {"eos_id": words.stop_ids, "decode": words.decode, "max_batch_size": max_batch_size}
+        with self.runtime.autocast():
+            return generate(self.decoder, prompts, sampling, **given)
 
     @property
     def is_chat_model(self) -> bool:
@@ -104,19 +135,17 @@ def generate_answers(
     encoded = [prompt_ids(model, prompt, generation)[0] for prompt in prompts]
     transcript = generation.transcript_for(model)
     stop = PLAIN_STOP if transcript is None else (transcript.end,)
-    with model.runtime.autocast():
-        groups = generate(
-            model.decoder,
-            encoded,
-            Sampling(temperature=generation.temperature, max_new_tokens=generation.max_new_tokens),
-            eos_id=model.tokenizer.stop_ids,
-            seeds=[derive_seed(generation.seed, "evaluate", prompt.id) for prompt in prompts],
-            samples=samples,
-            stop=() if model.is_chat_model else stop,
-            decode=model.tokenizer.decode,
-            max_batch_size=generation.max_batch_size,
-            progress=generation.bars(f"{model.entry.name}: answers"),
-        )
+    groups = model.complete(
+        encoded,
+        Sampling(temperature=generation.temperature, max_new_tokens=generation.max_new_tokens),
+        seeds=[derive_seed(generation.seed, "evaluate", prompt.id) for prompt in prompts],
+        samples=samples,
+        stop=() if model.is_chat_model else stop,
+        max_batch_size=generation.max_batch_size,
+        progress=generation.bars(f"{model.entry.name}: answers"),
+    )
+    if model.vllm is not None:
+        groups = model.vllm.with_own_logprobs(model, encoded, groups, generation.temperature)
     return [
         [to_answer(model.tokenizer, ids, completion, transcript) for completion in group]
         for ids, group in zip(encoded, groups)
@@ -188,7 +217,9 @@ def sampling_temperature(
     if entry.entropy_of is None:
         return entry.temperature or generation.temperature
     target = next(other for other in entries if other.name == entry.entropy_of)
-    return match_entropy(model, LoadedModel.load(target, model.runtime), prompts[:ENTROPY_PROMPTS], generation)
+    return match_entropy(
+        model, LoadedModel.load(target, model.runtime, model.vllm), prompts[:ENTROPY_PROMPTS], generation
+    )
 
 
 def match_entropy(

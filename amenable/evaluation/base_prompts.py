@@ -44,9 +44,11 @@ class Transcript:
         return text.split(self.end, 1)[0].strip()
 
 
-def read_transcripts(path: Path) -> dict[str, Transcript]:
-    """Read the transcripts of a file by name. Raises InputError for a row that is none."""
+def read_transcripts(path: Path | None) -> dict[str, Transcript]:
+    """Read the transcripts of a file by name, none without a file. Raises InputError for a row that is none."""
     transcripts: dict[str, Transcript] = {}
+    if path is None:
+        return transcripts
     if not path.is_file():
         raise InputError("no such file", path, "a world has transcripts.jsonl; leave --transcripts out otherwise")
     for number, row in read_json_rows(path):

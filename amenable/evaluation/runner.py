@@ -101,7 +101,8 @@ def evaluate_model(
         return evaluate_best_of_n(model, temperature, suites, generation, scorers)
     metrics: dict[str, Metrics] = {}
     answers: dict[str, AnswerRows] = {}
-    notes = []
+    matched = f"at temperature {temperature:.3f} its entropy is that of {model.entry.entropy_of}"
+    notes = [matched] if model.entry.entropy_of is not None else []
     for suite, prompts in suites.prompts.items():
         by_decoding = {
             decoding: evaluate_decoding(decoding, model, prompts, temperature, generation, scorers)

@@ -8,6 +8,7 @@ On CUDA the engine sleeps while the trainer works: its weights are moved to the 
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -48,9 +49,9 @@ def require_vllm() -> None:
 class VllmEngine:
     """vLLM's engine on a copy of the model of a folder."""
 
-    def __init__(self, folder: Path, policy: Decoder, dtype: torch.dtype, lora_rank: int = 0):
+    def __init__(self, folder: Path, policy: Decoder, dtype: torch.dtype, lora_rank: int = 0, rows: int = MAX_ROWS):
         """folder: of config.json, and with adapters (lora_rank above 0) of the weights below them. policy: the decoder
-        whose weights are loaded later. InputError for a model that vLLM does not take."""
+        whose weights are loaded later. rows: decoded at once. InputError for a model that vLLM does not take."""
         require_vllm()
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB)
@@ -73,7 +74,7 @@ class VllmEngine:
                 skip_tokenizer_init=True,
                 dtype=str(dtype).removeprefix("torch."),
                 max_model_len=policy.config.context_length,
-                max_num_seqs=MAX_ROWS,
+                max_num_seqs=rows,
                 logprobs_mode="processed_logprobs",
                 generation_config="vllm",
                 enforce_eager=not cuda,
@@ -140,8 +141,10 @@ class VllmEngine:
         ]
 
     def close(self) -> None:
-        """Remove the files of adapters."""
+        """Let vLLM's engine go, with its memory, and remove the files of adapters."""
         self.folder.cleanup()
+        del self.engine
+        gc.collect()
 
     def wake(self) -> None:
         """Bring the weights of an engine that sleeps back to its device."""

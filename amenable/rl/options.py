@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from amenable.data.mixture import Sources, parse_sources
+from amenable.generation.sampler_options import SamplerOptions
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs
 from amenable.train import plan
@@ -18,7 +19,7 @@ KLEstimator = Literal["k1", "k2", "k3", "abs", "full"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineOptions(AdapterOptions):
+class OnlineOptions(SamplerOptions, AdapterOptions):
     """Options of every algorithm that learns from its own samples."""
 
     model: Path = Path("runs/sft")
@@ -61,11 +62,6 @@ class OnlineOptions(AdapterOptions):
     """estimate of KL that is penalised: k1, k2, k3, |k1| (abs), or in the loss the sum over the vocabulary (full); by
     default k1 in the reward and k2 in the loss, whose gradients are right (functional/kl.py says which are)"""
     entropy_coef: float = 0.0
-    sampler: Literal["amenable", "vllm"] = "amenable"
-    """engine that samples the answers: ours, or vLLM's, in this process or, with sampler_url, as servers"""
-    sampler_url: tuple[str, ...] = ()
-    """addresses of vLLM servers of the policy's model, which read the run's folder: http://127.0.0.1:8100; or a file of
-    them, which is read again where a server is lost"""
     max_staleness: int = 0
     """1: the next step's answers are sampled while this one trains, by the policy before it; 0: never"""
     sampler_correction: Literal["none", "truncate", "mask"] = "none"
@@ -138,8 +134,6 @@ class OnlineOptions(AdapterOptions):
 
     def require_sampler(self) -> None:
         """Raise InputError for samplers and staleness that do not go together, or with other options."""
-        given = self.sampler_url and self.sampler != "vllm"
-        plan.forbid(given, f"sampler_url is {' '.join(self.sampler_url)}", "add --sampler vllm")
         problem = f"max_staleness is {self.max_staleness}"
         plan.forbid(not 0 <= self.max_staleness <= 1, problem, "it must be 0 or 1")
         colocated = self.max_staleness and self.sampler == "vllm" and not self.sampler_url

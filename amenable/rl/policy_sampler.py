@@ -17,16 +17,13 @@ from typing import Any
 import torch
 
 from amenable import processes
-from amenable.generation.addresses import read_addresses
 from amenable.generation.engine import Progress, generate
 from amenable.generation.requests import Completion
 from amenable.generation.rollout import Rollout, gather_rollout, own_share
 from amenable.generation.sampler import Sampler, generate_by
 from amenable.generation.sampling import Sampling
-from amenable.generation.vllm_engine import VllmEngine, require_vllm
 from amenable.generation.vllm_server import PROBE, VllmServers
-from amenable.http_client import require_listener
-from amenable.model_folder import base_folder, is_adapter
+from amenable.model_folder import is_adapter
 from amenable.models.decoder import Decoder
 from amenable.models.sharding import whole
 from amenable.ranks import in_group
@@ -37,8 +34,6 @@ from amenable.train import forward, plan
 
 MAX_BATCH_SIZE = 128
 """completions decoded at once"""
-FOLDER = "sampler"
-"""in a run's folder: weights on their way to servers"""
 
 Groups = list[list[Completion]]
 """completions of each prompt"""
@@ -222,12 +217,10 @@ class AsyncRollout:
 
 def require_sampler(options: OnlineOptions) -> None:
     """Raise InputError, before anything is loaded, where the sampler of the options is not to be had."""
+    options.require_engine()
     if options.sampler == "vllm":
-        for url in read_addresses(options.sampler_url):
-            require_listener(url)
-        if not options.sampler_url:
-            require_vllm()
-            plan.forbid(in_group(), "vLLM in the process of a group", "use servers (--sampler-url), or one process")
+        group = in_group() and not options.sampler_url
+        plan.forbid(group, "vLLM in the process of a group", "use servers (--sampler-url), or one process")
         merged = options.lora.rank and is_adapter(options.model)
         plan.forbid(merged, "vLLM takes one adapter, and --model is one already", "merge it: amenable export")
 
@@ -237,8 +230,4 @@ def make_sampler(models: Models, options: OnlineOptions, out: Path) -> Sampler |
     if options.sampler == "amenable":
         return None
     dtype = torch.bfloat16 if models.runtime.bf16 else torch.float32
-    if options.sampler_url:
-        servers = VllmServers(options.sampler_url, out / FOLDER, dtype)
-        servers.connect(models.tokenizer)
-        return servers
-    return VllmEngine(base_folder(options.model), models.policy, dtype, options.lora.rank)
+    return options.open_vllm(options.model, models.policy, models.tokenizer, dtype, out, options.lora.rank)

@@ -27,6 +27,8 @@ from amenable.evaluation.results import Results, write_results
 from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
 from amenable.evaluation.tasks.forms import read_tasks, task_inputs, without_tasks
 from amenable.evaluation.tasks.options import Tasking, TaskOptions
+from amenable.evaluation.vllm_answers import answers_by, close
+from amenable.generation.sampler_options import SamplerOptions
 from amenable.generation.sampling import Sampling
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, reads_column, reward_inputs
@@ -43,7 +45,7 @@ REPORT = StageReport("Evaluation", "Models answer the same prompts, new to all."
 
 
 @dataclass(frozen=True)
-class Config(RunOptions):
+class Config(SamplerOptions, RunOptions):
     """Compare models on the same prompts."""
 
     models: tuple[str, ...] = ()
@@ -98,8 +100,7 @@ class Config(RunOptions):
         plan.require_at_least(0, self, "max_prompts")
         sampling, hint = Sampling(temperature=self.temperature), "--greedy makes greedy answers; give one above 0"
         plan.forbid(not sampling.temperature, "temperature is 0", hint)
-        prompted = self.prompting.is_given
-        model_entries.require_options(self.entries, self.reward, prompted, self.instruction, self.tasks)
+        model_entries.require_options(self.entries, self.reward, self.prompting.is_given, self.instruction, self.tasks)
         parse_suites(self.data, self.suites, self.tasks)
 
     @property
@@ -114,8 +115,7 @@ class Config(RunOptions):
     @property
     def folders(self) -> list[Path]:
         """The folders of all language models, each once."""
-        folders = [entry.folder for entry in self.entries]
-        return list(dict.fromkeys([*folders, *filter(None, [self.reference_folder])]))
+        return list(dict.fromkeys(filter(None, [*(entry.folder for entry in self.entries), self.reference_folder])))
 
 
 def run(config: Config) -> Path:
@@ -126,7 +126,8 @@ def run(config: Config) -> Path:
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
-    limits = (config.temperature, runtime, config.max_tokens_per_pass)
+    limits, rows = (config.temperature, runtime, config.max_tokens_per_pass), config.max_batch_size
+    vllm = answers_by(config, [entry.folder for entry in config.entries], run.out, *limits[1:], rows)
     scorers = Scorers.load(config.world, config.reward, config.reference_folder, *limits, run.log.bar, config.scoring)
     suites = read(config, scorers, run)
     generation = generation_settings(config, suites, run)
@@ -136,10 +137,8 @@ def run(config: Config) -> Path:
     results = Results()
     for step in run.steps(len(config.entries), {"results": results}, save_steps=1):
         entry = config.entries[step - 1]
-        model = LoadedModel.load(entry, runtime)
+        model = LoadedModel.load(entry, runtime, vllm)
         temperature = sampling_temperature(model, config.entries, suites.prompts.get(TEST, ()), generation)
-        if entry.entropy_of is not None:
-            run.log.info(f"{entry.name}: at temperature {temperature:.3f} its entropy is that of {entry.entropy_of}")
         if str(entry.folder) not in results.known:
             results.known[str(entry.folder)] = lm_metrics(model, suites, scorers, generation)
         with scoring(run):
@@ -149,6 +148,7 @@ def run(config: Config) -> Path:
         results.add(entry, evaluated)
         run.record(step, 0, ("model", "gold"), model=entry.name, **evaluated.numbers)
 
+    close(vllm)
     write_results(run, results, suites, scorers, config.reference, config.seed)
     return run.finish(prompts=len(suites.prompts.get(TEST, ())))
 
@@ -196,5 +196,5 @@ def generation_settings(config: Config, suites: Suites, run: Run) -> GenerationC
     prompting = Prompting.read(options, config.seed, run.rejected)
     prompting.require_no_leak(suites.prompts)
     settings = (config.temperature, config.max_new_tokens, prompting, config.instruction)
-    transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
+    transcripts = read_transcripts(config.transcripts)
     return GenerationConfig(*settings, transcripts, config.max_batch_size, config.seed, run.log.bar)

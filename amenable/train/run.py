@@ -17,17 +17,15 @@ finished.json       written last: seconds and final metrics; other commands read
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 
-from amenable import __version__, processes
+from amenable import processes
 from amenable.data.input_hash import describe_change, input_facts
 from amenable.data.urls import to_path
 from amenable.errors import InputError, Interrupted
@@ -37,7 +35,7 @@ from amenable.ranks import is_first
 from amenable.train import checkpoint, failed_rewards, prolong, trackers
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint_writer import CheckpointWriter
-from amenable.train.environment import record_environment
+from amenable.train.environment import record_environment, versions_of
 from amenable.train.examples import RejectedRows
 from amenable.train.graceful_stop import GracefulStop
 from amenable.train.guards import MAX_KL_STEPS, Guards
@@ -376,9 +374,9 @@ class Run:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def lineage(self) -> dict[str, Any]:
-        """Return the hash and number of files of every input, and the versions of amenable, torch and Python."""
-        versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
-        return {"stage": self.stage, **input_facts(self.inputs, self.addresses), "versions": versions}
+        """Return the hash and number of files of every input, and the versions of what computes."""
+        facts = input_facts(self.inputs, self.addresses)
+        return {"stage": self.stage, **facts, "versions": versions_of(self.config)}
 
 
 def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:

@@ -29,7 +29,6 @@ from amenable.stages import online_dpo, rloo
         ({"max_staleness": 2}, "max_staleness is 2; it must be 0 or 1"),
         ({"max_staleness": 1}, "older policy's; add --sampler-correction truncate"),
         ({"max_staleness": 1, "sampler": "vllm", "sampler_correction": "mask"}, "in this process .*use --sampler-url"),
-        ({"sampler_url": ("http://127.0.0.1:8100",)}, "sampler_url is http.*; add --sampler vllm"),
         ({"sampler": "vllm", "prompt_tuning": 4}, "vLLM takes no virtual tokens"),
         ({"sampler": "vllm", "lora": LoraOptions(rank=2, dora=True)}, "lora.dora with --sampler vllm"),
     ],

@@ -396,3 +396,16 @@ def test_a_wrong_reward_is_refused_before_anything_is_made(config: evaluate.Conf
         with pytest.raises(InputError, match=rf"{message}.*{re.escape(SPELLINGS)}"):
             evaluate.run(replace(config, reward=(spec,), out=tmp_path / "new"))
     assert not (tmp_path / "new").exists()
+
+
+def test_answers_of_a_server_of_vllm_have_our_figures(
+    done: Path, config: evaluate.Config, vllm_api: Any, tmp_path: Path
+) -> None:
+    """It draws as ours does; KL, log-probabilities and rewards are computed here."""
+    few = replace(config, out=tmp_path / "served", max_prompts=4, sampler="vllm", sampler_url=(vllm_api.url,))
+    out = evaluate.run(few)
+    for ours, theirs in zip(said(done)[:4], said(out), strict=True):
+        for name, decodings in ours["answers"].items():
+            for decoding, answer in decodings.items():
+                assert theirs["answers"][name][decoding] == pytest.approx(answer, abs=1e-3)
+    assert json.loads((out / "lineage.json").read_text())["versions"]["vllm"] == vllm_api.url

@@ -230,8 +230,21 @@ def test_the_best_of_several_by_a_reward(config: sample.Config, tmp_path: Path, 
         replace(config, best_of=4)
     with pytest.raises(InputError, match="a reward chooses among one completion"):
         replace(config, reward=("ends",))
-    with pytest.raises(InputError, match="best_of with a model behind an API"):
-        replace(config, model="http://127.0.0.1:9/v1:wise", best_of=4, reward=("ends",))
+    for given in ({"best_of": 4, "reward": ("ends",)}, {"sampler": "vllm"}):
+        with pytest.raises(InputError, match="best_of or sampler with a model behind an API"):
+            replace(config, model="http://127.0.0.1:9/v1:wise", **given)
     with pytest.raises(InputError, match="needs the column 'answer'"):
         sample.run(replace(config, best_of=4, reward=("match:answer",), out=tmp_path / "lacking"))
     assert not (tmp_path / "lacking").exists()
+
+
+def test_a_server_of_vllm_completes_the_same_prompts(config: sample.Config, vllm_api: Any, tmp_path: Path) -> None:
+    """It draws as ours does; the lineage says who has drawn."""
+    small = replace(config, max_prompts=3, num_generations=2)
+    ours = sample.run(small)
+    theirs = sample.run(replace(small, out=tmp_path / "served", sampler="vllm", sampler_url=(vllm_api.url,)))
+    assert samples(ours) == samples(theirs) and not (theirs / "sampler").exists()
+    versions = [json.loads((out / "lineage.json").read_text())["versions"] for out in (ours, theirs)]
+    assert "vllm" not in versions[0] and versions[1]["vllm"] == vllm_api.url
+    with pytest.raises(InputError, match="cannot be reached"):
+        sample.run(replace(small, out=tmp_path / "none", sampler="vllm", sampler_url=("http://127.0.0.1:9",)))

