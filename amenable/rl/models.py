@@ -34,11 +34,13 @@ class Models:
     runtime: Runtime
     frozen: tuple[nn.Module, ...] = ()
     """every model that is held and only read, the reference among them"""
+    other_reference: bool = False
+    """the reference is another model than the policy as it starts"""
 
     @property
     def starts_at_reference(self) -> bool:
-        """True unless the policy starts with new virtual tokens, which its reference does not have."""
-        return self.policy.num_virtual_tokens == self.reference.num_virtual_tokens
+        """True unless the reference is another model, or lacks virtual tokens that the policy starts with."""
+        return not self.other_reference and self.policy.num_virtual_tokens == self.reference.num_virtual_tokens
 
     @property
     def context_length(self) -> int:
@@ -48,17 +50,27 @@ class Models:
 
 
 def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
-    """Load policy and reference from the SFT model, and the reward; dropout off in all.
+    """Load policy, reference and reward; dropout off in all.
 
-    Reference, and reward models that are adapters on the SFT model, share its weights; so does a policy of adapters.
+    Reference, and reward models that are adapters on it, share its weights; so does a policy of adapters.
     """
     policy, tokenizer = loading.load_policy(options.model, runtime)
     options.adapt(policy, options.model, tokenizer, runtime)
-    reference = loading.load_reference(policy, options.model, runtime)
-    base = Base.of(options.model, reference, options.lora.bits)
+    if options.reference_model is None:
+        reference = loading.load_reference(policy, options.model, runtime)
+    else:
+        reference = loading.load_frozen(options.reference_model, tokenizer, runtime)
+    base = base_of(options, reference)
     reward = load_reward(options.reward, runtime, options.max_tokens_per_pass, base, options.scoring)
     frozen = (reference, *(each.model for model in reward.models for each in model.members))
-    return Models(policy, reference, tokenizer, reward, runtime, frozen)
+    return Models(policy, reference, tokenizer, reward, runtime, frozen, options.reference_model is not None)
+
+
+def base_of(options: OnlineOptions, reference: Decoder) -> Base:
+    """Return the reference as a model whose weights reward models that are adapters on it may share."""
+    if options.reference_model is not None:
+        return Base.of(options.reference_model, reference)
+    return Base.of(options.model, reference, options.lora.bits)
 
 
 def load_critic(models: Models, options: OnlineOptions) -> ScalarModel:
@@ -103,7 +115,7 @@ def critic_of(reward: ModelReward, models: Models) -> ScalarModel:
 def inputs(options: OnlineOptions) -> dict[str, Path | None]:
     """Return the files and folders that a run reads, for its lineage."""
     return (
-        {"model": options.model, **data_inputs(options.data)}
+        {"model": options.model, "reference_model": options.reference_model, **data_inputs(options.data)}
         | {"validation": options.validation, "ptx_data": options.ptx_data}
         | reward_inputs(options.reward, rubric=options.scoring.judge_rubric)
         | reward_inputs(options.eval_reward_model, "eval_reward_model")

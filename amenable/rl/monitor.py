@@ -22,12 +22,11 @@ from amenable.rl import experience as experiences
 from amenable.rl import token_trace
 from amenable.rl.algorithm import Algorithm
 from amenable.rl.experience import Experience, TokenizedPrompt
-from amenable.rl.models import Models
+from amenable.rl.models import Models, base_of
 from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import RejectedRows, fitting_prompts
 from amenable.train.failed_rewards import PendingStep
-from amenable.train.loading import Base
 from amenable.train.run import Run
 
 Purpose = tuple[object, ...]
@@ -158,7 +157,7 @@ def held_out_prompts(
 def load_eval_reward(options: OnlineOptions, models: Models) -> Reward | None:
     """Load the reward that is not trained on; None where none is given."""
     specs = options.eval_reward_model
-    base = Base.of(options.model, models.reference, options.lora.bits)
+    base = base_of(options, models.reference)
     limit = options.max_tokens_per_pass
     return load_reward(specs, models.runtime, limit, base, options.scoring) if specs else None
 

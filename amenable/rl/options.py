@@ -23,7 +23,9 @@ class OnlineOptions(SamplerOptions, AdapterOptions):
     """Options of every algorithm that learns from its own samples."""
 
     model: Path = Path("runs/sft")
-    """policy and reference"""
+    """policy as it starts"""
+    reference_model: Path | None = None
+    """frozen model that KL is measured from; by default the policy as it starts"""
     reward: Specs = ("runs/reward",)
     """scores the answers: a reward model's folder, FOLDER:LABEL, FILE.py:FUNCTION, a rule such as match:answer or
     length:4-30, or an http address; several are added, each SPEC or SPEC=WEIGHT"""

@@ -150,6 +150,13 @@ def load_reference(policy: Decoder, folder: Path, runtime: Runtime) -> Decoder:
     return runtime.to_inference(load_policy(folder, runtime)[0]).requires_grad_(False)
 
 
+def load_frozen(folder: Path, tokenizer: Tokenizer, runtime: Runtime) -> Decoder:
+    """Load a model that will not train. InputError unless `tokenizer` is its own."""
+    model, own = load_policy(folder, runtime)
+    require_same_tokenizer(tokenizer, own, folder)
+    return runtime.to_inference(model).requires_grad_(False)
+
+
 def add_adapters(
     model: Decoder | ScalarModel,
     options: lora.LoraOptions,

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from amenable.data.types import Prompt
+from amenable.errors import InputError
 from amenable.generation.rollout import Rollout, length_mask
+from amenable.models.decoder import Decoder
+from amenable.models.presets import preset
 from amenable.rewards.on_rollout import total_score
-from amenable.rl.models import Models, critic_traits, inputs, load_critic, load_models
+from amenable.rl.models import Models, base_of, critic_traits, inputs, load_critic, load_models
 from amenable.rl.options import OnlineOptions
-from amenable.train import defaults, forward
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import defaults, forward, loading
 from amenable.train.runtime import Runtime
 
 OPTIONS = OnlineOptions()
@@ -101,3 +105,23 @@ def test_the_context_is_the_least_of_the_models_that_read_the_ids(
     models.reward.models[0].model.decoder.config = shorter
     assert models.context_length == own // 2
     assert load_models(OnlineOptions(model=assistant, reward=other_judge), runtime).context_length == own
+
+
+def test_the_reference_may_be_another_model_of_the_same_tokenizer(
+    assistant: Path, other_judge: Path, runtime: Runtime, tmp_path: Path
+) -> None:
+    own, tokenizer = loading.load_policy(assistant, runtime)
+    with torch.no_grad():
+        for p in own.parameters():
+            p += 0.01
+    loading.save_model(tmp_path / "trained", own, tokenizer)
+    options = OnlineOptions(model=tmp_path / "trained", reference_model=assistant, reward="ends")
+    models = load_models(options, runtime)
+    assert torch.equal(weights(models.policy), weights(own)) and not models.starts_at_reference
+    assert torch.equal(weights(models.reference), weights(loading.load_policy(assistant, runtime)[0]))
+    assert not any(p.requires_grad for p in models.reference.parameters()) and models.reference in models.frozen
+    assert base_of(options, models.reference).folder == assistant == inputs(options)["reference_model"]
+    foreign = Tokenizer.load(other_judge)
+    loading.save_model(tmp_path / "foreign", Decoder(preset("nano", foreign.vocab_size)), foreign)
+    with pytest.raises(InputError, match="another tokenizer than the policy"):
+        load_models(replace(options, reference_model=tmp_path / "foreign"), runtime)

@@ -104,6 +104,23 @@ def test_adapters_are_trained_alone_and_the_first_batch_is_shown(
     assert not (out.parent / "shown" / "metrics.jsonl").exists()
 
 
+def test_a_trained_policy_goes_on_at_its_kl_from_the_first_reference(
+    online: Callable[..., Any], files: Any, rows_of: RowsOf, tmp_path: Path, outcome: Any
+) -> None:
+    first = online(rloo, max_steps=4, validation=files.prompts, eval_prompts=12, eval_steps=4, kl_coef=0.0)
+    reached = rows_of(rloo.run(first))[-1]["eval/kl"]
+    further = replace(
+        first, model=first.out, reference_model=first.model, out=tmp_path / "further", max_steps=1, eval_steps=1
+    )
+    again = replace(further, optimizer=replace(first.optimizer, learning_rate=1e-9))
+    (row,) = rows_of(rloo.run(again))
+    assert row["eval/kl"] == pytest.approx(reached, rel=1e-3) and row["objective/kl"] > reached / 2 > 0.01
+    plain, named = (replace(first, out=tmp_path / name, max_steps=1) for name in ("plain", "named"))
+    named = replace(named, reference_model=first.model)
+    same = [outcome(rloo.run(config))["metrics.jsonl"] for config in (plain, named)]
+    assert same[0] == same[1]
+
+
 def test_a_run_ends_at_its_kl_budget_and_goes_on_to_the_same_bit(
     online: Callable[..., Any], files: Any, rows_of: RowsOf, tmp_path: Path, run_in_two: Any, outcome: Any
 ) -> None:
