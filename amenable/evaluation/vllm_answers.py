@@ -8,6 +8,7 @@ Log-probabilities of answers are the decoder's own.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,13 @@ from amenable.generation.detokenizer import Decode, IncrementalDetokenizer
 from amenable.generation.engine import Progress
 from amenable.generation.requests import Completion
 from amenable.generation.sampler import Sampler, generate_by
-from amenable.generation.sampler_options import SamplerOptions
+from amenable.generation.sampler_options import FOLDER, SamplerOptions
 from amenable.generation.sampling import Sampling
 from amenable.generation.vllm_engine import MAX_ROWS
 from amenable.generation.vllm_server import MAX_GAP, PROBE
 from amenable.model_folder import count_virtual_tokens
 from amenable.models.config import DecoderConfig
+from amenable.models.hf_config import model_type_of
 from amenable.models.language_model import LanguageModel
 from amenable.models.ngram.tables import is_ngram
 from amenable.text.tokenizer import Tokenizer
@@ -58,8 +60,8 @@ class VllmAnswers:
         process."""
         self.options, self.runtime, self.out, self.max_tokens, self.rows = options, runtime, out, max_tokens, rows
         self.sampler: Sampler | None = None
-        self.config: DecoderConfig | None = None
-        """of the decoder that the engine was made for"""
+        self.shape: tuple[DecoderConfig, str] | None = None
+        """config and model_type of the decoder that the engine was made for"""
         self.folder: Path | None = None
         """of the model whose weights it has"""
 
@@ -97,12 +99,12 @@ class VllmAnswers:
         if self.sampler is not None and self.folder == model.folder:
             return self.sampler
         policy, tokenizer = loading.load_policy(model.folder, self.runtime)
-        self.folder = None
-        if self.sampler is None or self.config != policy.config or self.options.sampler_url:
+        self.folder, shape = None, (policy.config, model_type_of(policy.config, policy.origin))
+        if self.sampler is None or self.shape != shape or self.options.sampler_url:
             close(self)
             dtype = torch.bfloat16 if self.runtime.bf16 else torch.float32
             self.sampler = self.options.open_vllm(model.folder, policy, tokenizer, dtype, self.out, rows=self.rows)
-            self.config = policy.config
+            self.shape = shape
         self.sampler.load(policy)
         self.require_same(model, self.sampler)
         self.folder = model.folder
@@ -154,9 +156,11 @@ def answers_by(
 
 def close(vllm: VllmAnswers | None) -> None:
     """Let an engine of vLLM go, and remove the weights that servers have read."""
-    if vllm is not None and vllm.sampler is not None:
-        vllm.sampler.close()
-        vllm.sampler = None
+    if vllm is not None:
+        if vllm.sampler is not None:
+            vllm.sampler.close()
+            vllm.sampler = None
+        shutil.rmtree(vllm.out / FOLDER, ignore_errors=True)  # that of a run that was stopped, too
 
 
 def with_text(completion: Completion, decode: Decode, stop: Sequence[str], ends: Sequence[int]) -> Completion:

@@ -53,6 +53,9 @@ def test_answers_of_one_model_after_another_are_those_of_our_engine(
     assert (tmp_path / FOLDER).is_dir()
     close(vllm)
     assert not list(tmp_path.iterdir()), "the files that the server has read"
+    (tmp_path / FOLDER / "1").mkdir(parents=True)
+    close(vllm)
+    assert not list(tmp_path.iterdir()), "those of a run that was killed"
 
 
 def test_a_stop_string_within_a_line_cuts_ids_and_text(
