@@ -206,6 +206,14 @@ def test_divided_weights_with_adapters_or_layers_computed_again(runs: dict[str, 
     assert first["objective/scores"] == pytest.approx(second["objective/scores"], abs=0.05)
 
 
+@pytest.mark.slow
+def test_divided_weights_in_the_processors_memory(runs: dict[str, Any], tmp_path: Path) -> None:
+    """On a processor they are there in any case: the policy changes nothing."""
+    folders = run_both(QUICK, 2, runs, tmp_path, "--optimizer.fsdp", "--optimizer.fsdp-offload")
+    for name in QUICK:
+        require_equal(folders(name))
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_have_the_result_of_one(runs: dict[str, Any], tmp_path: Path) -> None:
@@ -230,7 +238,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("options", [(), pytest.param(("--optimizer.fsdp",), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        pytest.param(("--optimizer.fsdp",), marks=pytest.mark.slow),
+        pytest.param(("--optimizer.fsdp", "--optimizer.fsdp-offload"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_is_stopped_goes_on_in_one_process(
     both: Both, runs: dict[str, Any], tmp_path: Path, options: tuple[str, ...]
 ) -> None:

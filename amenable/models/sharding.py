@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from amenable import processes
@@ -28,16 +28,22 @@ UNSHARDED = "unsharded"
 """attribute of a decoder whose weights are divided: a copy without weights, in a tuple, so that it is no submodule"""
 
 
-def shard(module: nn.Module) -> None:
+def shard(module: nn.Module, offload: bool = False) -> None:
     """Divide the weights of a module's decoders among the processes, if there are several; heads stay whole. Call it
-    before an optimizer takes the parameters."""
+    before an optimizer takes the parameters.
+
+    offload: of decoders on a GPU keep the parts, and with them gradients and moments, in the processor's memory; a
+    block's weights are copied to the GPU when it computes.
+    """
     if processes.size() == 1:
         return
     for decoder in decoders_of(module):
         set_unsharded(decoder)
+        pinned = decoder.device.type == "cuda"
+        policy = CPUOffloadPolicy(pin_memory=pinned) if offload else OffloadPolicy()
         for block in decoder.layers:
-            fully_shard(block)
-        fully_shard(decoder)
+            fully_shard(block, offload_policy=policy)
+        fully_shard(decoder, offload_policy=policy)
         for part in decoder.modules():
             if isinstance(part, FSDPModule):  # sums, as the shares of a loss are already of the whole step
                 part.set_gradient_divide_factor(1.0)
@@ -108,11 +114,11 @@ def whole_decoder(decoder: Decoder) -> Decoder:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return a tensor with the parts of all processes."""
+    """Return a tensor with the parts of all processes, on the device that they compute on."""
     if not isinstance(tensor, DTensor):
         return tensor
     with torch.inference_mode(False), torch.no_grad():
-        return tensor.full_tensor()
+        return cast(DTensor, tensor.to(tensor.device_mesh.device_type)).full_tensor()
 
 
 def local_part(parameter: Tensor) -> Tensor:
@@ -127,7 +133,8 @@ def own_part(tensor: Tensor | StoredTensor, like: Tensor) -> Tensor:
         return tensor.read_like(like)
     if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
         return tensor.to(like.device)
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    own = distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return own.to(like.device)
 
 
 @torch.no_grad()

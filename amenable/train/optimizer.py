@@ -42,6 +42,9 @@ class OptimizerConfig:
     fsdp: bool = False
     """divide weights, gradients and moments among the processes (FSDP2); sampling and scoring take whole copies of the
     moment. In one process it changes nothing"""
+    fsdp_offload: bool = False
+    """keep the divided weights, gradients and moments in the processor's memory, where they are updated, and copy a
+    block's weights to the GPU when it computes (CPUOffloadPolicy): less GPU memory, slower steps"""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm"):
@@ -50,6 +53,8 @@ class OptimizerConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"optimizer.{name} is {getattr(self, name)}", how="it must lie in [0, 1)")
+        if self.fsdp_offload and not self.fsdp:
+            raise InputError("optimizer.fsdp_offload moves what fsdp divides", how="add --optimizer.fsdp")
         if not 0 < self.eps < 1e9:
             raise InputError(f"optimizer.eps is {self.eps}", how="it must be above 0, such as 1e-8")
 
@@ -112,7 +117,7 @@ class Optimizer:
         for module in modules:
             if config.weight_decay and paddings_of(module):
                 raise InputError("weight decay would change padding rows, which fsdp divides", how="set it to 0")
-            shard(module)
+            shard(module, config.fsdp_offload)
         if any(map(is_sharded, modules)):
             return_memory()  # blocks that come and go with each layer are kept as fragments, four times their size
 

@@ -15,6 +15,8 @@ from amenable.train.lock import NAME as LOCK
 
 OPTIONS, LINEAGE, FINISHED, STOPPED = "config.yaml", "lineage.json", "finished.json", "stopped.json"
 REJECTED = "rejected.jsonl"
+HELD = ("fsdp", "fsdp_offload")
+"""options of the optimizer that say where weights are held, not what they become"""
 BEFORE_OPTIONS = (LOCK, LINEAGE, REJECTED)
 """files that a run writes before its options: a folder with only these is of a run that never began"""
 
@@ -63,8 +65,8 @@ def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def comparable(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's options without those of its optimizer that say where weights are held, not what they become."""
+    """Return a run's options without those that say where weights are held."""
     optimizer = options.get("optimizer")
     if not isinstance(optimizer, dict):
         return dict(options)
-    return {**options, "optimizer": {name: value for name, value in optimizer.items() if name != "fsdp"}}
+    return {**options, "optimizer": {name: value for name, value in optimizer.items() if name not in HELD}}

@@ -46,6 +46,7 @@ def test_a_list_of_an_item_is_that_item() -> None:
 
 def test_where_weights_are_held_may_change() -> None:
     whole = {"seed": 0, "optimizer": {"eps": 1.0, "fsdp": False}}
-    assert run_folder.comparable(whole) == run_folder.comparable({"seed": 0, "optimizer": {"eps": 1.0, "fsdp": True}})
+    for held in ({"fsdp": True}, {"fsdp": True, "fsdp_offload": True}):
+        assert run_folder.comparable(whole) == run_folder.comparable({"seed": 0, "optimizer": {"eps": 1.0, **held}})
     assert run_folder.comparable(whole) != run_folder.comparable({"seed": 0, "optimizer": {"eps": 2.0}})
     assert run_folder.comparable({"seed": 0}) == {"seed": 0}
