@@ -325,14 +325,17 @@ class TokenLoss(NamedTuple):
 
 
 class NextToken:
-    """Mean negative log-probability of the trained tokens: pretraining, fine-tuning, PPO-ptx. An element is a row."""
+    """Mean negative log-probability of the trained tokens: pretraining, fine-tuning, PPO-ptx. An element is a row.
 
-    share_prefixes = False
+    Without dropout, which draws for each row, a pass computes a system prompt, or a prompt of several rows, once.
+    """
+
     couples_elements = False
     output: Output = "nll"
 
     def __init__(self, decoder: Decoder, name: str = "loss"):
         self.decoder, self.name = decoder, name
+        self.share_prefixes = not decoder.config.dropout
 
     def rows(self, row: Row) -> list[Row]:
         return [row]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amenable.data.batches import Batch
+from amenable.data.batches import Batch, unique_tokens
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
 from amenable.train.forward import Row, mean_loss, summed_logprobs
@@ -54,6 +54,25 @@ def test_the_gradient_is_that_of_the_plain_mean(
     mean.backward()
     assert loss == pytest.approx(mean.item(), rel=1e-5)
     assert torch.allclose(ours, gradient(decoder), atol=1e-6)
+
+
+def test_a_system_prompt_is_computed_once_without_dropout(
+    make_decoder: Callable[..., Decoder], runtime: Runtime
+) -> None:
+    system = list(range(2, 14))
+    rows: list[Row] = [([*system, 20 + i % 3, 30, 40 + i], [False] * 13 + [True] * 2) for i in (0, 0, 1, 2)]
+    decoder = make_decoder()
+    once = NextToken(decoder)
+    assert once.share_prefixes and not NextToken(make_decoder(dropout=0.1)).share_prefixes
+    assert unique_tokens(rows) == 60 - 12 - 13 - 12 < 60
+    each = NextToken(decoder)
+    each.share_prefixes = False
+    figures, gradients = [], []
+    for objective in (once, each):
+        figures.append(accumulate(objective, rows, runtime, 1000, sources=["a", "b", "a", "b"]))
+        gradients.append(gradient(decoder))
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5) and len(figures[0]) == 3
+    assert torch.allclose(*gradients, atol=1e-6) and gradients[0].norm() > 0.1
 
 
 def test_scale_multiplies_the_gradient_and_not_the_statistics(
