@@ -3,6 +3,7 @@
     python -m benchmarks.lm_eval_tasks --model runs/demo/pretrain              # agreement
     python -m benchmarks.lm_eval_tasks --model models/smollm2 --num-shots 2    # with examples, the first of a file
     python -m benchmarks.lm_eval_tasks --shapes gpt2 --rows 8                  # speed at 124M, random weights
+    python -m benchmarks.lm_eval_tasks --shapes tiny --context 48              # rows longer than the context are cut
 
 lm_eval reads its own prompts (its task files, with the rows of ours in place of the Hub's). Rows are made here, in the
 data sets' columns. Seconds are of the tasks alone, without imports and loading; one thread unless --threads says more.
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ from amenable.train.log import silent
 from amenable.train.runtime import DeviceOptions, start_runtime
 
 PEER = Path(".venv-lm-eval/bin/python")
+MAX_NEW_TOKENS = 256
+"""of a generated answer, as in lm_eval"""
 WORDS = (
     "the",
     "town",
@@ -132,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", type=Path, default=Path("runs/demo/pretrain"), help="model, or tokenizer of --shapes"
     )
     parser.add_argument("--shapes", default="", help="preset of a model with random weights")
+    parser.add_argument("--context", type=int, default=0, help="of --shapes, in tokens; 0 takes the preset's")
     parser.add_argument("--peer", type=Path, default=PEER, help="the interpreter of an environment with lm_eval")
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--forms", nargs="*", default=list(TASKS))
@@ -141,8 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        folder = random_model(options.shapes, options.model, work / "model") if options.shapes else options.model
-        write_tasks(work, options.forms, options.rows, options.peer, options.num_shots)
+        folder = options.model
+        if options.shapes:
+            folder = random_model(options.shapes, options.model, work / "model", options.context)
+        length = options.context // 2 or MAX_NEW_TOKENS
+        write_tasks(work, options.forms, options.rows, options.peer, options.num_shots, length)
         names = ",".join(f"local_{form.replace('-', '_')}" for form in options.forms)
         script = str(Path(__file__).with_name("peer_lm_eval.py"))
         command = [str(options.peer), script, str(folder.resolve()), str(work / "yaml"), names]
@@ -151,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if done.returncode:
             raise SystemExit(f"lm_eval failed:\n{done.stderr[-2000:]}")
         theirs = json.loads(done.stdout.splitlines()[-1])
-        ours = evaluate(folder, work, options.forms, options.threads, options.num_shots)
+        ours = evaluate(folder, work, options.forms, options.threads, options.num_shots, length)
     agreed = True
     for form in options.forms:
         peer = theirs[f"local_{form.replace('-', '_')}"]
@@ -163,21 +171,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = ", ".join(f"{metric} {a:.4f} (lm_eval {b:.4f})" for metric, a, b in pairs)
         ratio = peer["seconds"] / ours[form]["seconds"]
         times = f"{ours[form]['seconds']:.2f} s beside {peer['seconds']:.2f} s: {ratio:.1f}x"
-        print(f"{form}: {figures}; {'same' if same else 'DIFFERENT'}; {times}", flush=True)
+        verdict = f"{ours[form]['cut']} of {ours[form]['prompts']} prompts cut; {'same' if same else 'DIFFERENT'}"
+        print(f"{form}: {figures}; {verdict}; {times}", flush=True)
     return 0 if agreed else 1
 
 
-def random_model(shapes: str, tokenizer: Path, folder: Path) -> Path:
-    """Save a model of a preset's shapes with random weights and a folder's tokenizer."""
+def random_model(shapes: str, tokenizer: Path, folder: Path, context: int = 0) -> Path:
+    """Save a model of a preset's shapes, or another context, with random weights and a folder's tokenizer."""
     words = Tokenizer.load(tokenizer)
-    decoder = Decoder(presets.preset(shapes, words.vocab_size))
+    config = presets.preset(shapes, words.vocab_size)
+    decoder = Decoder(replace(config, context_length=context or config.context_length))
     decoder.init_weights(torch.Generator().manual_seed(0))
     save_model(folder, decoder.eval(), words)
     return folder
 
 
-def write_tasks(work: Path, forms: Sequence[str], rows: int, peer: Path, num_shots: int) -> None:
-    """Write the rows and the examples, and task files of lm_eval that read them."""
+def write_tasks(work: Path, forms: Sequence[str], rows: int, peer: Path, num_shots: int, length: int) -> None:
+    """Write the rows and the examples, and task files of lm_eval that read them; generated answers have at most
+    `length` tokens."""
     find = "import lm_eval, pathlib; print(pathlib.Path(lm_eval.__file__).parent / 'tasks')"
     library = subprocess.run([str(peer), "-c", find], capture_output=True, text=True, check=True).stdout.strip()
     (work / "yaml").mkdir()
@@ -201,6 +212,9 @@ def write_tasks(work: Path, forms: Sequence[str], rows: int, peer: Path, num_sho
             },
             **splits,
         }
+        if form == "gsm8k":  # its own settings, and the length
+            stops = ["Question:", "</s>", "<|im_end|>"]
+            task["generation_kwargs"] = {"until": stops, "do_sample": False, "temperature": 0.0, "max_gen_toks": length}
         (work / "yaml" / f"{form}.yaml").write_text(json.dumps(task), "utf-8")  # JSON is YAML too
 
 
@@ -210,7 +224,9 @@ def offline(work: Path) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def evaluate(folder: Path, work: Path, forms: Sequence[str], threads: int, shots: int) -> dict[str, dict[str, Any]]:
+def evaluate(
+    folder: Path, work: Path, forms: Sequence[str], threads: int, shots: int, length: int
+) -> dict[str, dict[str, Any]]:
     """Our metrics and seconds by form."""
     runtime = start_runtime(DeviceOptions("cpu", "fp32", threads))
     model = LoadedModel.load(ModelEntry("m", folder), runtime)
@@ -219,8 +235,8 @@ def evaluate(folder: Path, work: Path, forms: Sequence[str], threads: int, shots
         start = time.perf_counter()
         prompting = PromptingOptions((work / f"{form}-shots.jsonl",), shots) if shots else None
         (task,) = read_tasks([str(work / f"{form}.jsonl")], prompting=prompting).values()
-        metrics = task.evaluate(Examinee(model, 2048, GenerationConfig(max_new_tokens=256), silent))
-        report[form] = {**metrics, "seconds": time.perf_counter() - start}
+        metrics = task.evaluate(Examinee(model, 2048, GenerationConfig(max_new_tokens=length), silent))
+        report[form] = {**metrics, "prompts": len(task.rows), "seconds": time.perf_counter() - start}
     return report
 
 

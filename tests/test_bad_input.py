@@ -353,6 +353,7 @@ CASES = [
         "evaluate {evaluate} --data {d}/long.jsonl",
         "none of the 1 prompts is within 56 tokens",
     ),
+    ("long answers", "evaluate {evaluate} --max-new-tokens 64", "answers of 64 tokens leave no room for a prompt"),
     ("long rankings", "reward {reward} --data {d}/long_pairs.jsonl", "none of the 8 rankings is within 64 tokens"),
     ("long pairs", "dpo {dpo} --data {d}/long_pairs.jsonl", "long_pairs.jsonl: none of the 8 rankings is within"),
     ("empty prompt", "sample {sample} --data {d}/silent_prompt.jsonl", "silent_prompt.jsonl|prompt is empty"),

@@ -73,7 +73,7 @@ def task_table(tasks: dict[str, dict[str, dict[str, Any]]]) -> Table:
         first = next(iter(models.values()))
         for metric in first["metrics"]:
             cells = [interval(models[name]["metrics"].get(metric)) if name in models else NOTHING for name in names]
-            cut = f" ({first['cut']} cut)" if first.get("cut") else ""
+            cut = f" ({first['cut']} prompts cut)" if first.get("cut") else ""
             table.add_row(task, f"{first['n']}{cut}", metric, *cells)
             task = ""
     return table

@@ -270,7 +270,11 @@ def evaluate(config: C, models: Sequence[Traits]) -> tuple[C, str]:
     """Fill the options of an evaluation for the model with the shortest context; return them, and a line that names
     them."""
     least = min(models, key=lambda model: model.context)
-    return fill(config, least, {"max_new_tokens": answer_length(least.context)})
+    filled, named = fill(config, least, {"max_new_tokens": answer_length(least.context)})
+    length: int = attrgetter("max_new_tokens")(filled)
+    problem = f"answers of {length} tokens leave no room for a prompt in a context of {least.context}"
+    plan.forbid(length >= least.context, problem, "give fewer --max-new-tokens")
+    return filled, named
 
 
 def fill(config: C, model: Traits, values: Mapping[str, float]) -> tuple[C, str]:

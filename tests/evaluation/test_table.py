@@ -70,7 +70,10 @@ def test_nobody_judges() -> None:
 def test_tasks_show_every_metric_with_its_interval() -> None:
     metrics = {"acc": (0.5, 0.25, 0.75), "perplexity": (9.0, 8.0, 10.5)}
     table = task_table({"words": {"base": {"n": 4, "metrics": metrics}}})
-    assert next(iter(task_table({"w": {"b": {"n": 4, "metrics": metrics, "cut": 3}}}).columns[1].cells)) == "4 (3 cut)"
+    assert (
+        next(iter(task_table({"w": {"b": {"n": 4, "metrics": metrics, "cut": 3}}}).columns[1].cells))
+        == "4 (3 prompts cut)"
+    )
     cells = [list(column.cells) for column in table.columns]
     assert cells == [
         ["words", ""],

@@ -75,12 +75,11 @@ class Task:
         return {**metrics, "contaminated": sum(self.contaminated)}
 
     def count_cut(self, examinee: Examinee) -> int:
-        """Return the number of rows with a prefix or examples that are longer than the context, with their answers."""
+        """Return the number of rows that are longer than the context with their answers, and lose their beginning."""
         words, room = examinee.model.tokenizer, examinee.model.decoder.config.context_length
-        rows = [row for row in self.rows if row.shots or row.description]
-        lengths = map(len, words.encode_batch([row.whole for row in rows]))
-        before = len(words.added_ids) + (examinee.generation.max_new_tokens if self.form.generates else 0)
-        return sum(before + length > room for length in lengths)
+        room -= len(words.added_ids) + (examinee.generation.max_new_tokens if self.form.generates else -1)
+        texts = [text for text in (row.whole for row in self.rows) if len(text.encode()) > room]
+        return sum(len(ids) > room for ids in words.encode_batch(texts))
 
     def describe(self) -> str:
         """Return form and sizes as a line."""

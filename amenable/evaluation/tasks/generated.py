@@ -114,19 +114,18 @@ def without_nulls(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def generate_texts(examinee: Examinee, rows: Sequence[PromptRow]) -> list[str]:
-    """Return the greedy answer to each prompt, cut before a stop. A prompt that is too long loses its beginning."""
+    """Return the greedy answer to each prompt, cut before a stop. A long prompt loses its beginning, BOS too."""
     return [group[0] for group in decode(examinee, rows, 0.0)]
 
 
 def decode(examinee: Examinee, rows: Sequence[PromptRow], temperature: float, samples: int = 1) -> list[list[str]]:
     """Return answers to each prompt, cut before a stop; the random numbers of a row are a function of its prompt."""
-    model, generation = examinee.model, examinee.generation
-    words, opening = model.tokenizer, model.tokenizer.added_ids
-    room = model.decoder.config.context_length - generation.max_new_tokens - len(opening)
+    model = examinee.model
+    words = model.tokenizer
     prompts = [
         render_prompt(words, row.messages)
         if model.is_chat_model and (row.is_turn or examinee.options.chat_template)
-        else [*opening, *words.encode(row.whole)[-room:]]
+        else [*words.added_ids, *words.encode(row.whole)]
         for row in rows
     ]
     stop = tuple(dict.fromkeys(mark for row in rows for mark in row.stop))

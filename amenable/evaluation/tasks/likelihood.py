@@ -1,8 +1,10 @@
 """Log-likelihoods of continuations after their contexts, as lm-evaluation-harness defines them.
 
 A text is encoded whole; the tokens after those of its context alone are the continuation's. White space at the end of a
-context goes to the continuation. An empty context is BOS, else EOS. Rows of one context compute it once, rows of
-different contexts what these begin with (the shots), and batches hold a number of tokens, not of rows.
+context goes to the continuation. An empty context is BOS, else EOS. A text that is longer than the model's context
+loses its beginning, BOS too; its last token is predicted and never read, so that one more than the context fits. Rows
+of one context compute it once, rows of different contexts what these begin with (the shots), and batches hold a number
+of tokens, not of rows.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from amenable.data.batches import Batch, targets
+from amenable.data.batches import Batch
 from amenable.evaluation.answering import LoadedModel
 from amenable.generation.top_logprobs import CHUNK_LOGITS
 from amenable.models.language_model import LanguageModel
@@ -121,19 +123,25 @@ def score(
     scores: dict[Request, Likelihood] = {}
     decoder = model.runtime.inference_copy(model.decoder)
     for _, part, bar in forward.spans(unique, progress):
-        rows = encode(model.tokenizer, part, model.decoder.config.context_length)
+        texts = encode(model.tokenizer, part, model.decoder.config.context_length + 1)
+        rows = [(ids[:-1] or ids, mask[1:] or mask) for ids, mask in texts]
+        targets = [[token for token, counts in zip(*text) if counts] for text in texts]
         with torch.inference_mode():
-            numbers = forward.map_rows(partial(token_scores, decoder), rows, model.runtime, max_tokens, bar)
+            compute = partial(token_scores, decoder, targets)
+            numbers = forward.map_rows(compute, rows, model.runtime, max_tokens, bar)
         for request, values in zip(part, numbers):
             logps, greedy = values.double().unbind(1)
             scores[request] = Likelihood(float(logps.sum()), bool(greedy.all()), len(logps))
     return [scores[request] for request in requests]
 
 
-def token_scores(decoder: LanguageModel, _: Sequence[int], batch: Batch) -> Tensor:
-    """Return of every token in the loss mask its log-probability and 1 if it is the most probable, else 0, [M, 2]."""
-    index, tokens = targets(batch)
-    hidden = decoder(batch.ids, forward.layout_of(batch), at=index)
+def token_scores(decoder: LanguageModel, targets: Sequence[Sequence[int]], rows: Sequence[int], batch: Batch) -> Tensor:
+    """Return of each target its log-probability and 1 if it is the most probable token, else 0, [M, 2].
+
+    targets: of every row of the test the tokens that are predicted at its loss mask; rows: those in the batch.
+    """
+    tokens = batch.ids.new_tensor([token for row in rows for token in targets[row]])
+    hidden = decoder(batch.ids, forward.layout_of(batch), at=batch.loss_mask.nonzero().squeeze(1))
     size = max(1, CHUNK_LOGITS // decoder.num_tokens)
     parts = [hidden.new_empty(0, 2, dtype=torch.float32)]
     for states, ids in zip(hidden.split(size), tokens.split(size)):
@@ -146,7 +154,7 @@ def token_scores(decoder: LanguageModel, _: Sequence[int], batch: Batch) -> Tens
 def encode(tokenizer: Tokenizer, requests: Sequence[Request], room: int) -> list[forward.Row]:
     """Return the ids of each request, at most `room`, with a mask that is True at the continuation's tokens.
 
-    A text that is too long loses the beginning of its context.
+    A text that is too long loses its beginning.
     """
     pairs = [move_space(request) for request in requests]
     contexts = list(dict.fromkeys(context for context, _ in pairs))
@@ -166,10 +174,9 @@ def move_space(request: Request) -> Request:
 def with_opening(tokenizer: Tokenizer, ids: list[int], context: int, room: int) -> forward.Row:
     """Return a text's ids after its opening, with a mask that is True after the first `context` ids."""
     opening = tokenizer.added_ids if context else prefix_ids(tokenizer)
-    rest = ids[-(room - len(opening)) :]
-    counts = [position >= context for position in range(len(ids) - len(rest), len(ids))]
-    row, mask = [*opening, *rest], [*([False] * len(opening)), *counts]
-    return row, [False, *mask[1:]]  # nothing predicts the first token
+    row = [*opening, *ids]
+    mask = [position >= len(opening) + context for position in range(len(row))]
+    return row[-room:], [False, *mask[-room:][1:]]  # nothing predicts the first token
 
 
 def prefix_ids(tokenizer: Tokenizer) -> list[int]:

@@ -129,21 +129,19 @@ def test_a_prefix_comes_before_all_examples(write: Callable[..., Path]) -> None:
     assert tasks["mmlu"].rows[0].requests[0].context.startswith("Solve:\n\nThe following are multiple choice")
 
 
-def test_rows_that_lose_their_examples_are_counted(write: Callable[..., Path], examinee: Examinee) -> None:
-    """The context is 64 tokens, of which a generated answer takes 12."""
+def test_rows_that_lose_their_beginning_are_counted(write: Callable[..., Path], examinee: Examinee) -> None:
+    """The context is 64 tokens, of which a generated answer takes 12; the last token of a choice is not read."""
     words = examinee.model.tokenizer
-    long = {**OWN, "context": "The rose is red. " * 3 + "It is"}
-    (task,) = read_tasks(
-        [str(write("test", OWN, long))], None, PromptingOptions((write("train", {**OWN, "context": "A"}),))
-    ).values()
-    lengths = [len(words.added_ids) + len(words.encode(row.whole)) for row in task.rows]
-    assert lengths[0] < 64 and task.count_cut(examinee) == sum(length > 64 for length in lengths)
-    tight = replace(examinee, generation=replace(examinee.generation, max_new_tokens=64))
-    assert task.count_cut(tight) == task.count_cut(examinee), "nothing is generated"
-    (problem,) = read_tasks([str(write("problem", PROBLEM))], None, PromptingOptions(prefix="Solve:")).values()
+    rows = [{**OWN, "context": "The rose is" + " red" * count} for count in range(40, 70)]
+    prompting = PromptingOptions((write("train", {**OWN, "context": "A"}),))
+    for options in (prompting, PromptingOptions()):
+        (task,) = read_tasks([str(write("test", *rows))], None, options).values()
+        lengths = [len(words.added_ids) + len(words.encode(row.whole)) for row in task.rows]
+        assert 65 in lengths and task.count_cut(examinee) == sum(length > 65 for length in lengths) > 0
+        tight = replace(examinee, generation=replace(examinee.generation, max_new_tokens=60))
+        assert task.count_cut(tight) == task.count_cut(examinee), "nothing is generated"
+    (problem,) = read_tasks([str(write("problem", PROBLEM))]).values()
     assert problem.count_cut(tight) == 1 and problem.count_cut(examinee) == 0
-    (bare,) = read_tasks([str(write("bare", PROBLEM))]).values()
-    assert bare.count_cut(tight) == 0, "without examples and prefix there is nothing to lose"
 
 
 def test_examples_of_no_task_are_for_prompts(write: Callable[..., Path]) -> None:

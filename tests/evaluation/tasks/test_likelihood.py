@@ -75,12 +75,40 @@ def test_an_empty_context_is_the_beginning_of_a_text(words: Tokenizer) -> None:
     assert ids == [words.bos_id, *words.encode(" red.")] and counts == [False, *[True] * (len(ids) - 1)]
 
 
-def test_a_long_context_loses_its_beginning(words: Tokenizer) -> None:
+def test_a_long_text_loses_its_beginning_and_bos(words: Tokenizer) -> None:
     ((whole, _),) = encode(words, [Request("A leaf is green. The rose is", " red.")], 100)
     ((ids, counts),) = encode(words, [Request("A leaf is green. The rose is", " red.")], 8)
-    opening = words.added_ids
-    assert ids == [*opening, *whole[len(whole) - 8 + len(opening) :]] and len(counts) == 8 and not counts[0]
+    assert ids == whole[-8:] and ids[0] not in words.added_ids and len(counts) == 8 and not counts[0]
     assert words.decode([token for token, counted in zip(ids, counts) if counted]) == " red."
+
+
+@pytest.mark.parametrize("surplus", [0, 1, 5])
+def test_the_last_token_of_a_long_text_is_predicted_and_never_read(examinee: Examinee, surplus: int) -> None:
+    """A context of 64 tokens predicts the last of 65; what is before these is left out."""
+    words, decoder = examinee.model.tokenizer, examinee.model.decoder
+    context = decoder.config.context_length
+    text = words.encode("The rose is red. " * context)[: context + 1 + surplus - len(words.added_ids) - 2]
+    request = Request(words.decode(text), " red.")
+    ids = [*words.added_ids, *words.encode(request.context + request.continuation)]
+    assert len(ids) == context + 1 + surplus
+    with torch.inference_mode():
+        read = torch.tensor(ids[-context - 1 : -1])
+        logps = decoder.logits(decoder(read, Layout.of([context], decoder.device))).float().log_softmax(-1)
+    (value,) = score(examinee.model, [request], 200)
+    expected = sum(float(logps[context - count, ids[-count]]) for count in range(1, value.tokens + 1))
+    assert value.tokens == 2 and value.logp == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_continuation_within_the_contexts_only_token_has_no_tokens(
+    examinee: Examinee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = examinee.model.tokenizer
+    monkeypatch.setitem(vars(words), "added_ids", [])
+    texts = (words.decode([token]) for token in range(words.vocab_size))
+    word = next(
+        text for text in texts if text.isalpha() and 1 == len(words.encode(text)) == len(words.encode(text[:-1]))
+    )
+    assert score(examinee.model, [Request(word[:-1], word[-1])], 200) == [Likelihood(0.0, True, 0)]
 
 
 def test_shots_and_description_come_before_the_context() -> None:
