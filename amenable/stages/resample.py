@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from amenable.data.samples import Sample, demonstration_rows, read_samples
-from amenable.data.types import message_fields
+from amenable.data.types import Conversation, message_fields
 from amenable.errors import InputError
 from amenable.files import write_text
 from amenable.functional.resampling import optimum, optimum_probabilities
@@ -96,7 +97,8 @@ def run(config: Config) -> Path:
     samples = [row for _, row in read_samples(config.data, config.columns)]
     plan.forbid(not samples, f"{config.data} has no row", "make it with 'amenable sample'")
     reward.require_columns([{"kind": row.kind, **row.meta} for row in samples], config.data)
-    pools = [pool_of(row, config.sentence_ends) for row in samples]
+    context = min(model.config.context_length, reward.context_length)
+    pools = [pool_of(row, config.sentence_ends, partial(fits, tokenizer, context, row.prompt)) for row in samples]
     run.begin(runtime=runtime)
     answers = sum(len(pool.texts) for pool in pools)
     run.log.info(f"{len(samples)} prompts, {answers} answers; {reward.name}; {runtime.describe()}")
@@ -137,16 +139,23 @@ class Pool:
     """True for an answer that is weighed by the probability that the model ends there; False for one as sampled"""
 
 
-def pool_of(sample: Sample, with_ends: bool) -> Pool:
-    """Return the answers as sampled, and with `with_ends` each answer up to the end of each of its sentences."""
+def pool_of(sample: Sample, with_ends: bool, can_end: Callable[[str], object] = bool) -> Pool:
+    """Return the answers as sampled, and with `with_ends` each answer up to the end of each of its sentences, of an
+    unfinished one those that `can_end`."""
     counts = Counter[tuple[str, bool, bool]]()
     for text, ended in zip(sample.completions, sample.ended):
-        ends = sentence_ends(text) if with_ends else []
+        ends = [end for end in sentence_ends(text) if ended or can_end(text[:end])] if with_ends else []
         counts.update((text[:end], True, True) for end in ends)
         if not (ended and len(text) in ends):
             counts[text, ended, False] += 1
     texts, flags, weighed = zip(*counts)
     return Pool(texts, flags, tuple(counts.values()), weighed)
+
+
+def fits(tokenizer: Tokenizer, context: int, prompt: Conversation, text: str) -> bool:
+    """Return True if prompt, answer and the token that ends it are within a context, in tokens."""
+    ((ids, _),) = completion_rows(tokenizer, prompt, [text], [True])
+    return len(ids) <= context
 
 
 def log_weights(

@@ -68,6 +68,16 @@ def test_an_end_weighs_as_much_as_the_model_would_end_there(
     assert weights.exp()[[1, 3, 4]].tolist() == pytest.approx([2, 1, 1])
 
 
+def test_an_answer_that_fills_the_context_is_not_ended_there(config: resample.Config, words: Tokenizer) -> None:
+    """With the token that ends it the answer would be one token longer than the context of 64."""
+    room = 64 - len(render_prompt(words, (Message("user", "a rose"),)))
+    full = words.decode((words.encode("Yes!") + words.encode(" red" * 64))[: room - 1]) + "."
+    assert len(words.encode(full)) == room
+    row = {"id": "p", "prompt": PROMPT, "completions": [full, "No."], "ended": [False, True]}
+    config.data.write_text(json.dumps(row) + "\n")
+    assert {row["completion"] for row in read(resample.run(config))} <= {"Yes!", "No."}
+
+
 def test_what_is_rewarded_is_drawn_and_can_be_trained_on(config: resample.Config) -> None:
     rows = read(resample.run(config))
     assert {row["completion"] for row in rows} <= {"No.", "Yes!", "Red"} and len(rows) > 4 * 6
