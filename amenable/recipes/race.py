@@ -1,6 +1,7 @@
 """Algorithms side by side: one SFT model, the same prompts and reward, as many sampled answers for each.
 
-    sft, reward, prompts of a demo -> each algorithm x each learning rate, briefly -> the best on validation prompts
+    sft, reward, prompts of a demo -> each algorithm x each learning rate, on a share of the answers
+    -> the best on validation prompts
     -> each algorithm, for every seed -> evaluate on test prompts -> report
 
 An online algorithm samples `answers` answers of its own policy. An offline one (DPO, KTO) learns from as many of the
@@ -48,8 +49,6 @@ GROUP = 4
 """answers to a prompt, where they are compared with each other"""
 FISHER = 16
 """answers that TRPO's Fisher matrix is a mean over: about a tenth, as Schulman et al. (2015, appendix C) take"""
-TUNING_SHARE = 2
-"""a learning rate is tried on 1 / TUNING_SHARE of the answers"""
 OFFLINE = ("dpo", "kto")
 SFT = "sft"
 
@@ -70,6 +69,9 @@ class Config:
     """sampled answers of every algorithm"""
     learning_rates: tuple[float, ...] = (1e-4, 3e-4)
     """tried for every algorithm; TRPO's trust region is a hundred times as much"""
+    tuning_share: float = 0.5
+    """share of the answers that each learning rate is tried on. A rate that gains first and loses it later shows itself
+    at 1 alone; there tuning two rates costs as much as two seeds of the comparison, at 0.5 as much as one"""
     kl_coef: float = 0.1
     """price of a nat, in units of the reward, for every online algorithm"""
     seed: int = 0
@@ -81,6 +83,9 @@ class Config:
         plan.require_at_least(1, self, "seeds")
         plan.require_at_least(0, self, "seed", "kl_coef")
         plan.require_at_least(BATCH, self, "answers")
+        plan.require_above_zero(self, "tuning_share")
+        share = f"tuning_share is {self.tuning_share:g}"
+        plan.forbid(self.tuning_share > 1, share, "give at most 1, as many answers as the comparison has")
         plan.forbid(not self.learning_rates, "no learning rate is given", "give some, such as 1e-4 3e-4")
         names = list(algorithms(self, self.out))
         for name in self.algorithms:
@@ -92,8 +97,13 @@ class Config:
         return [name for name in algorithms(self, self.out) if not self.algorithms or name in self.algorithms]
 
     @property
+    def tuning_answers(self) -> int:
+        """The number of answers that a learning rate is tried on."""
+        return max(BATCH, round(self.answers * self.tuning_share))
+
+    @property
     def tuning(self) -> Path:
-        """The folder of the short runs."""
+        """The folder of the runs that learning rates are chosen by."""
         return self.out / "tuning"
 
     @property
@@ -163,14 +173,13 @@ def labels(config: Config, root: Path) -> dict[str, Any]:
 def run(config: Config) -> Path:
     """Run every algorithm and write the report. Returns the folder that holds them."""
     require_base_run(config.base_run)
-    brief = replace(config, answers=max(BATCH, config.answers // TUNING_SHARE))
-    train(brief, {config.seed: config.tuning}, dict.fromkeys(config.names, config.learning_rates))
+    trials = dict.fromkeys(config.names, config.learning_rates)
+    train(replace(config, answers=config.tuning_answers), {config.seed: config.tuning}, trials)
     tuned = tuning_table(config)
     best = {name: [max(golds, key=lambda rate: golds[rate])] for name, golds in tuned.items()}
     train(config, config.roots, best)
-    return race_page.write(
-        config.out, list(config.roots.values()), race_page.Settings(config.answers, config.base_run / "world", tuned)
-    )
+    settings = race_page.Settings(config.answers, config.base_run / "world", tuned, config.tuning_answers)
+    return race_page.write(config.out, list(config.roots.values()), settings)
 
 
 def train(config: Config, roots: Mapping[int, Path], rates: Rates) -> None:

@@ -1,6 +1,7 @@
 """The race over a tiny demo: which runs it makes, that a rate is chosen, what stands in its report."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,22 @@ def test_every_algorithm_runs_with_the_best_of_its_rates(in_turn: None, config: 
     assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == before
 
 
+@pytest.mark.parametrize(("share", "answers"), [(0.5, 640), (1.0, 1280), (0.01, race.BATCH)])
+def test_rates_are_tried_on_a_share_of_the_answers(
+    share: float, answers: int, config: race.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = list[tuple[int, list[Path], int]]()
+
+    def train(config: race.Config, roots: dict[int, Path], rates: race.Rates) -> None:
+        trained.append((config.answers, list(roots.values()), len(rates["kto"])))
+
+    monkeypatch.setattr(race, "train", train)
+    monkeypatch.setattr(race, "tuning_table", lambda _: {"kto": {1e-4: 0.1, 1e-3: 0.2}})
+    monkeypatch.setattr(race.race_page, "write", lambda folder, *_: folder)
+    out = race.run(replace(config, answers=1280, tuning_share=share))
+    assert trained == [(answers, [out / "tuning"], 2), (1280, [out / "seed-0"], 1)]
+
+
 def test_labels_for_kto_are_above_the_mean_of_their_prompt() -> None:
     row = {"prompt": "Hi", "completions": ["a", "b", "c"], "rewards": {"judge": [0.0, 1.0, 2.0]}}
     assert [each["label"] for each in race.labelled([row])] == [False, False, True]
@@ -69,6 +86,8 @@ def test_what_cannot_run_is_refused(tmp_path: Path) -> None:
         race.Config(algorithms=("rlo",))
     with pytest.raises(InputError, match="no learning rate"):
         race.Config(learning_rates=())
+    with pytest.raises(InputError, match=r"tuning_share is 2; give at most 1"):
+        race.Config(tuning_share=2)
     with pytest.raises(InputError, match=r"there is no world/world.json.*amenable demo"):
         race.run(race.Config(base_run=tmp_path, out=tmp_path / "race"))
     assert not (tmp_path / "race").exists()

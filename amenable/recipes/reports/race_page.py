@@ -42,6 +42,8 @@ class Settings:
     answers: int
     world: Path
     tuned: Tuned
+    tuning_answers: int
+    """those that a learning rate was tried on"""
 
 
 def write(folder: Path, roots: Sequence[Path], settings: Settings) -> Path:
@@ -65,6 +67,7 @@ def collect(roots: Sequence[Path], settings: Settings) -> Row:
         "prompts": len(answers[0]),
         "sft": begin,
         "equal_seconds": seconds,
+        "tuning_answers": settings.tuning_answers,
         "tuning": {name: {f"{rate:g}": value for rate, value in row.items()} for name, row in settings.tuned.items()},
         "algorithms": algorithms,
     }
@@ -263,7 +266,10 @@ def tuning_grid(figures: Row) -> Grid:
     """Return algorithms x learning rates."""
     rates = list(dict.fromkeys(rate for row in figures["tuning"].values() for rate in row))
     rows = [(name, *(decimal(row[rate]) for rate in rates)) for name, row in figures["tuning"].items()]
-    note = "Gold on validation prompts after a share of the answers; the best of a row was taken."
+    answers, tried = figures["answers"], figures["tuning_answers"]
+    note = f"Gold on validation prompts after {tried} answers; the best of a row was taken."
+    if tried < answers:
+        note += f" Gold that a rate loses between these and {answers} answers is not in it: --tuning-share 1 tries all."
     return Grid("Learning rates", ("", *rates), rows, note)
 
 

@@ -81,3 +81,11 @@ def test_memory_is_that_of_the_largest_process(tmp_path: Path) -> None:
     timings = [{"step": 1, "peak_bytes": 5}, {"step": 2, "peak_bytes": 9}, {"step": 3, "peak_bytes": None}]
     (tmp_path / "timings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timings))
     assert race_page.peak_of(tmp_path) == 9
+
+
+@pytest.mark.parametrize(("tried", "remark"), [(2560, True), (5120, False)])
+def test_a_tuning_that_was_shorter_than_the_comparison_says_what_it_misses(tried: int, remark: bool) -> None:
+    tuning = {"ppo": {"0.0001": 0.5, "0.0003": 0.25}}
+    grid = race_page.tuning_grid({"answers": 5120, "tuning_answers": tried, "tuning": tuning})
+    assert grid.rows == [("ppo", "0.50", "0.25")]
+    assert f"after {tried} answers" in grid.note and ("--tuning-share 1" in grid.note) == remark
