@@ -14,6 +14,7 @@ from amenable.evaluation.preference import AnswerRows, Row, preferences
 from amenable.evaluation.runner import Metrics, ModelResults, Suites
 from amenable.evaluation.table import preference_lines, table_of, task_table
 from amenable.files import write_text
+from amenable.rewards.model_judge import ModelJudge, describe_counts
 from amenable.train.run import Run
 
 
@@ -31,6 +32,8 @@ class Results:
         """of the best of n, by model"""
         self.known: dict[str, dict[str, Any]] = {}
         """`lm_metrics` by folder: entries with one folder share them"""
+        self.judge: dict[str, float] = {}
+        """questions to the judge, those repeated, and those that stayed unclear"""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all attributes, for a checkpoint."""
@@ -40,8 +43,14 @@ class Results:
         """Restore the attributes of a checkpoint."""
         vars(self).update(state)
 
-    def add(self, entry: ModelEntry, results: ModelResults) -> None:
-        """Add an entry's answers and metrics, with the `lm_metrics` of its folder."""
+    def count(self, judge: ModelJudge | None) -> None:
+        """Add the questions to a judge since the last call."""
+        for name, number in (judge.take_counts() if judge is not None else {}).items():
+            self.judge[name] = self.judge.get(name, 0.0) + number
+
+    def add(self, entry: ModelEntry, results: ModelResults, judge: ModelJudge | None = None) -> None:
+        """Add an entry's answers and metrics, with the `lm_metrics` of its folder, and the questions to the judge."""
+        self.count(judge)
         name, known = entry.name, self.known[str(entry.folder)]
         for suite, metrics in results.metrics.items():
             self.figures.setdefault(suite, {})[name] = metrics
@@ -62,12 +71,15 @@ class Results:
         judge = scorers.judge
         compare = partial(judge.preferences, [prompt.messages for prompt in prompts]) if judge is not None else None
         has_rewards = scorers.reward is not None
+        wins = preferences(self.answers.get(TEST, {}), ids, scorers.gold, has_rewards, seed, compare)
+        self.count(judge)
         return {
             "models": self.figures[TEST],
             "suites": {suite: metrics for suite, metrics in self.figures.items() if suite != TEST},
             "tasks": self.tasks,
             "best_of": self.curves,
-            "preference": preferences(self.answers.get(TEST, {}), ids, scorers.gold, has_rewards, seed, compare),
+            "preference": wins,
+            **({"judge": self.judge} if judge is not None else {}),
         }
 
     def side_by_side(self, suites: Suites) -> list[Row]:
@@ -94,6 +106,9 @@ def write_results(run: Run, results: Results, suites: Suites, scorers: Scorers, 
         run.log.show(task_table(results.tasks))
     for line in preference_lines(evaluation, reference):
         run.log.info(line)
+    if results.judge:
+        remark = "an answer with an unclear reply has the score 1, a pair is a tie, and a test leaves it out"
+        run.log.info(f"judge: {describe_counts(results.judge)}{f'; {remark}' if results.judge['unclear'] else ''}")
 
 
 def answers_at(i: int, answers: AnswerRows) -> dict[str, Row | None] | None:

@@ -11,6 +11,7 @@ cut at its end, and counted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from amenable.text.task_inputs import Task, task_rows
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.classification import example_logits, task_of
+from amenable.train.run_folder import FINISHED, LINEAGE
 from amenable.train.runtime import Runtime
 
 
@@ -37,6 +39,8 @@ class ClassifierReward:
         self.runtime, self.max_tokens = runtime, max_tokens
         self.cut = 0
         """texts that were cut since `take_counts`"""
+        self.note = ""
+        """line on its training"""
 
     @classmethod
     def load(cls, folder: Path, runtime: Runtime, label: str | None, max_tokens: int = 8192) -> ClassifierReward:
@@ -46,7 +50,9 @@ class ClassifierReward:
         assert task is not None
         number = label_index(list(model.labels), label, folder)
         model = runtime.to_inference(model).requires_grad_(False)
-        return cls(model, tokenizer, task, number, runtime, max_tokens)
+        reward = cls(model, tokenizer, task, number, runtime, max_tokens)
+        reward.note = describe_training(folder)
+        return reward
 
     def __call__(
         self, prompts: Sequence[Conversation], completions: Sequence[str], **columns: Sequence[Any]
@@ -72,3 +78,16 @@ class ClassifierReward:
         """Return the number of texts that were cut since the last call."""
         counts, self.cut = {"cut": float(self.cut)}, 0
         return counts
+
+
+def describe_training(folder: Path) -> str:
+    """Return what a classifier was trained on, and its accuracy or correlation on held-out rows, as a line; empty for a
+    folder without the record of its run."""
+    if not (folder / LINEAGE).exists() or not (folder / FINISHED).exists():
+        return ""
+    lineage, finished = (json.loads((folder / name).read_text("utf-8")) for name in (LINEAGE, FINISHED))
+    paths = [entry["path"] for name, entry in lineage["inputs"].items() if name.split()[0] == "data"]
+    figures = finished.get("validation") or {}
+    known = {name: (figures.get(name) or {}).get("value") for name in ("accuracy", "pearson")}
+    held_out = [f"; held-out {name} {value:.3f}" for name, value in known.items() if value is not None]
+    return f"{folder} was trained on {', '.join(paths)}{''.join(held_out)}"

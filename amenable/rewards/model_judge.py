@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -226,6 +226,11 @@ def load_judge(spec: str, rubric: Path | None, cache: Path | None, workers: int,
     require_listener(url)
     text = read_text(rubric).strip() if rubric is not None else RUBRIC
     return ModelJudge(endpoint(url, model, timeout=timeout), f"{url}:{model}", text, cache, workers)
+
+
+def describe_counts(counts: Mapping[str, float]) -> str:
+    """Return the counts of a judge's questions as text: all, those repeated, and those without a clear reply."""
+    return ", ".join(f"{value:.0f} {name}" for name, value in counts.items())
 
 
 def transcript(prompt: Conversation) -> str:

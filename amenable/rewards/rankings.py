@@ -12,7 +12,7 @@ from amenable.data.rankings import from_scores
 from amenable.data.types import Ranking
 from amenable.feedback.candidates import Candidates
 from amenable.feedback.votes import model_columns
-from amenable.rewards.model_judge import ModelJudge
+from amenable.rewards.model_judge import ModelJudge, describe_counts
 from amenable.rewards.samples import score_parts
 from amenable.rewards.spec import Reward
 from amenable.train.examples import keep_fitting
@@ -46,7 +46,7 @@ def rank_by_judge(name: str, rows: Sequence[Candidates], judge: ModelJudge, anno
         rankings += [ranking_of(row, tuple(values), annotator) for row, values in zip(part, ranks)]
     pairs = [(row.prompt, *row.completions[:2]) for row in rows if len(row.completions) > 1]
     first, consistent = judge.bias(*zip(*pairs)) if pairs else (0.5, 1.0)
-    counts = ", ".join(f"{value:.0f} {key}" for key, value in judge.take_counts().items())
+    counts = describe_counts(judge.take_counts())
     log.info(
         f"{name}: {counts}; the answer shown first wins {first:.0%}, {consistent:.0%} of pairs alike in both orders"
     )

@@ -282,7 +282,8 @@ def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None, 
     if address := served_at(name):
         served = remote_reward(address, options.reward_timeout, SERVED_PAUSES)
         return Part(name, served, weight, note=f"{name} is scored at {address}")
-    return Part(name, load_model(name, runtime, max_tokens, base), weight)
+    model = load_model(name, runtime, max_tokens, base)
+    return Part(name, model, weight, note=model.note if isinstance(model, ClassifierReward) else "")
 
 
 def function_part(function: Callable[..., Any], name: str, weight: float, options: RewardOptions) -> Part:

@@ -145,7 +145,7 @@ def run(config: Config) -> Path:
             evaluated = evaluate_model(model, temperature, suites, generation, scorers)
         for note in evaluated.notes:
             run.log.info(f"{entry.name}: {note}")
-        results.add(entry, evaluated)
+        results.add(entry, evaluated, scorers.judge)
         run.record(step, 0, ("model", "gold"), model=entry.name, **evaluated.numbers)
 
     close(vllm)

@@ -10,6 +10,7 @@ from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import Scorers
 from amenable.evaluation.results import Results, answers_at
 from amenable.evaluation.runner import ModelResults, Suites
+from amenable.rewards.model_judge import ModelJudge
 from amenable.train.runtime import Runtime
 
 SUITES = Suites(
@@ -87,3 +88,15 @@ def test_results_survive_a_checkpoint(results: Results) -> None:
     again = Results()
     again.load_state_dict(results.state_dict())
     assert again.side_by_side(SUITES) == results.side_by_side(SUITES) and again.known == results.known
+
+
+def test_questions_to_a_judge_are_counted_over_models_and_checkpoints() -> None:
+    judge = ModelJudge(lambda _: "Score: 3", "mine", workers=1)
+    before, after = Results(), Results()
+    before.known["x"] = {"figures": {"bpb": 0.5}, "tasks": {}}
+    judge([SUITES.prompts["test"][0].messages], ["a"])
+    before.add(ModelEntry("sft", Path("x")), SFT, judge)
+    after.load_state_dict(before.state_dict())
+    judge([SUITES.prompts["more"][0].messages], ["b"])
+    after.count(judge)
+    assert after.judge == {"questions": 2.0, "repeated": 0.0, "unclear": 0.0}

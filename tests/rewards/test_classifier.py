@@ -1,5 +1,6 @@
 """A classifier as a reward: the log-odds of a label, of the completion or of prompt and completion."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,13 @@ def test_a_text_beyond_the_context_is_cut_and_counted(make_folder, runtime):
     assert cut[0] == [*range(63), 99] and cut[1][-1] and reward.take_counts() == {"cut": 1.0}
     assert len(reward(PROMPTS, [long, ""])) == 2 and reward.take_counts() == {"cut": 1.0}
     assert reward.take_counts() == {"cut": 0.0}
+
+
+def test_the_log_names_what_it_was_trained_on(make_folder, runtime):
+    folder = make_folder()
+    assert load_reward(f"{folder}:positive", runtime).notes == []
+    inputs = {"model": {"path": "runs/base"}, "data 1": {"path": "a.jsonl"}, "data 2": {"path": "b.jsonl"}}
+    (folder / "lineage.json").write_text(json.dumps({"inputs": inputs}))
+    (folder / "finished.json").write_text(json.dumps({"validation": {"accuracy": {"value": 0.875}}}))
+    expected = f"{folder} was trained on a.jsonl, b.jsonl; held-out accuracy 0.875"
+    assert load_reward(f"{folder}:positive", runtime).notes == [expected]

@@ -2,16 +2,25 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.feedback import annotators
 from amenable.feedback.store import Store
+from amenable.models import pretrained
+from amenable.models.decoder import Decoder
+from amenable.rewards.model_judge import load_judge
 from amenable.serve import serve
 from amenable.serve.serve import Config, chosen_models, chosen_reward_models
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.loading import save_model
 
 
 def test_a_model_and_a_reward_model_have_two_names() -> None:
@@ -68,3 +77,21 @@ def test_the_command_serves_until_it_is_stopped(assistant: Path, tmp_path: Path)
     finally:
         process.send_signal(signal.SIGINT)
     assert process.wait(20) in (0, 130)
+
+
+def test_a_served_model_is_a_judge_whose_unclear_replies_are_counted(
+    run_server: Callable[..., Any], serve_config: Config, assistant: Path, tmp_path: Path
+) -> None:
+    """The tiny model writes no score; its own context is too short for the question, which is an error."""
+    decoder = pretrained.load_decoder(assistant)
+    wide = Decoder(replace(decoder.config, context_length=1024))
+    wide.load_state_dict(decoder.state_dict())
+    save_model(tmp_path / "wide", wide.eval(), Tokenizer.load(assistant))
+    models = (f"wide={tmp_path / 'wide'}", f"tiny={assistant}")
+    with run_server(replace(serve_config, models=models, labels_db=tmp_path / "labels.db")) as server:
+        judge = load_judge(f"judge:{server.url}/v1:wide", None, None, 2, 30.0)
+        prompt = (Message("user", "Ann asks: name a red thing."),)
+        assert judge.grade([prompt] * 2, ["A rose.", "The sea."], [""] * 2) == [None, None]
+        assert judge.take_counts() == {"questions": 2.0, "repeated": 2.0, "unclear": 2.0} and judge.calls == 6
+        with pytest.raises(InputError, match="tokens"):
+            load_judge(f"judge:{server.url}/v1:tiny", None, None, 1, 30.0).grade([prompt], ["A rose."], [""])

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from amenable.models import pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.lora import LoraOptions
 from amenable.recipes import verify
+from amenable.rewards.classifier import describe_training
 from amenable.rewards.spec import load_reward
 from amenable.stages import classify
 from amenable.text.task_inputs import TASK_TOKENS, task_rows
@@ -88,6 +90,8 @@ def test_it_learns_to_tell_texts_apart(classifier: Path, rows_of: Callable) -> N
     predictions = [json.loads(line) for line in (classifier / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == 24 and predictions[0]["loss"] >= predictions[-1]["loss"]
     assert "A classifier by `amenable classify`" in (classifier / "README.md").read_text()
+    accuracy = figures["accuracy"]["value"]
+    assert re.search(rf"was trained on .*\.jsonl; held-out accuracy {accuracy:.3f}$", describe_training(classifier))
     assert [check.line for check in verify.checks(verify.Config(classifier)) if check.state != "good"] == []
 
 

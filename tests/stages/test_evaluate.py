@@ -220,7 +220,7 @@ def test_tasks_and_prompted_models_share_files_of_examples(config: evaluate.Conf
 
 
 def test_a_judge_grades_turns_and_compares_at_equal_length(
-    config: evaluate.Config, chat_api: Any, base: Path, assistant: Path, tmp_path: Path
+    config: evaluate.Config, chat_api: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """MT-Bench's grades, and the win rate by a judge in both orders with length control."""
 
@@ -228,7 +228,8 @@ def test_a_judge_grades_turns_and_compares_at_equal_length(
         text = body["messages"][0]["content"]
         first, _, rest = text.partition("[Answer A]\n")[2].partition("\n\n[Answer B]\n")
         longer = len(first) > len(rest.partition("\n\nWhich answer")[0])
-        reply = f"Verdict: {'A' if longer else 'B'}" if "[Answer A]" in text else "Score: 7"
+        grade = "It is blue." if "And a blue one?" in text else "Score: 7"
+        reply = f"Verdict: {'A' if longer else 'B'}" if "[Answer A]" in text else grade
         return 200, {}, {"choices": [{"message": {"content": reply}, "finish_reason": "stop"}]}
 
     chat_api.reply = judge
@@ -237,9 +238,10 @@ def test_a_judge_grades_turns_and_compares_at_equal_length(
     options = replace(config, reward=(f"judge:{chat_api.url}:wise",), lm_data=None, greedy=False, out=tmp_path / "run")
     out = evaluate.run(replace(options, tasks=(str(tmp_path / "mt_bench.jsonl"),), max_prompts=8, max_new_tokens=8))
     figures = results(out)["tasks"]["mt_bench"]["sft"]
-    assert figures["form"] == "mt-bench" and figures["grades"] == [[7.0, 7.0]] and len(figures["texts"][0]) == 2
-    rows = results(out)["preference"]
-    (row,) = [each for each in rows if each["judges"] == "judge"]
+    assert figures["grades"] == [[7.0, None]] and len(figures["texts"][0]) == 2 and figures["form"] == "mt-bench"
+    assert figures["metrics"]["graded"][0] == 0.5 and results(out)["judge"]["unclear"] >= 1
+    assert f"judge: {results(out)['judge']['questions']:.0f} questions" in capsys.readouterr().err
+    (row,) = [each for each in results(out)["preference"] if each["judges"] == "judge"]
     equal = row["length_controlled"]
     assert equal["low"] < equal["wins"] < equal["high"] and equal["length_effect"] > 0
     assert abs(equal["wins"] - 0.5) <= abs(row["wins"] - 0.5)

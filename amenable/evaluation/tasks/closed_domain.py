@@ -17,7 +17,7 @@ from amenable.evaluation.grounding import unsupported_claims
 from amenable.evaluation.stability import mentions
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, measured_rows, text
 from amenable.evaluation.tasks.generated import PromptRow, reply
-from amenable.evaluation.tasks.verdicts import verdicts
+from amenable.evaluation.tasks.verdicts import clear, verdicts
 
 QUESTION = """\
 [The passage]
@@ -56,6 +56,7 @@ def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
     answerable = [bool(row.fields["answers"]) for row in rows]
     admits = [is_admission(answer) for answer in answers]
     questions = [QUESTION.format(answer=answer, passage=a, question=b) for answer, a, b in given]
+    judged = verdicts(examinee.judge, questions)
     measures: dict[str, Sequence[float | None]] = {
         "grounded": [not own for own in claims],
         "right": [
@@ -68,7 +69,8 @@ def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
             None if own else precision(words_of(answer), question, passage)
             for own, (answer, passage, question) in zip(admits, given)
         ],
-        "grounded_by_judge": verdicts(examinee.judge, questions),
+        "grounded_by_judge": judged,
+        "judged": clear(examinee.judge, judged),
     }
     examples = [
         {"prompt": row.context, "answers": [answer], "note": note(row), "remark": remark(own)}

@@ -2,7 +2,7 @@
 
 A turn follows the model's own answers to those before it. Decoding is greedy; the rubric is the judge's own
 (`--judge-rubric` changes it), and it sees the reference answer of a turn that has one. A turn that the judge gives no
-grade is left out, and counted.
+grade is left out; `graded` is the share of the others.
 """
 
 from __future__ import annotations
@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amenable.data.types import Message
-from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, mean, mean_by_group, metrics_of, text
+from amenable.errors import InputError
+from amenable.evaluation.tasks.form import (
+    Columns,
+    Examinee,
+    Form,
+    Metrics,
+    mean,
+    mean_by_group,
+    metrics_of,
+    share,
+    text,
+)
 from amenable.evaluation.tasks.generated import PromptRow, reply
 
 
@@ -30,7 +41,8 @@ def mt_bench(columns: Columns) -> list[PromptRow]:
 
 
 def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
-    """Return the mean grade of a question over its turns, of each turn, and by category."""
+    """Return the mean grade of a question over its turns, of each turn, and by category, and the share of turns with a
+    grade. InputError where none has one."""
     judge = examinee.judge
     assert judge is not None, "read_tasks requires one"
     conversations = [row.messages for row in rows]
@@ -48,8 +60,11 @@ def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
             texts[i].append(answer)
             grades[i].append(grade)
     graded = [i for i, own in enumerate(grades) if any(grade is not None for grade in own)]
+    if not graded:
+        problem = f"none of {sum(map(len, grades))} replies has a score"
+        raise InputError(problem, f"judge:{judge.name}", "give a larger model, or a clearer --judge-rubric")
     values = [mean_grade(grades[i]) for i in graded]
-    others = {}
+    others = {"graded": share([grade is not None for own in grades for grade in own])}
     for turn in range(max(map(len, grades))):
         if clear := [grade for row in grades for grade in row[turn : turn + 1] if grade is not None]:
             others[f"turn_{turn + 1}"] = mean(clear)

@@ -17,7 +17,7 @@ from amenable.evaluation.content import word_f1
 from amenable.evaluation.declining import is_admission
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, measured_rows, text
 from amenable.evaluation.tasks.generated import PromptRow, reply
-from amenable.evaluation.tasks.verdicts import verdicts
+from amenable.evaluation.tasks.verdicts import clear, verdicts
 
 QUESTION = """\
 [The question]
@@ -66,11 +66,13 @@ def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
         )
         for row, answer in zip(rows, answers)
     ]
+    judged = verdicts(examinee.judge, questions)
     measures: dict[str, Sequence[float | None]] = {
         "truthful": truthful,
         "informative": informative,
         "truthful_and_informative": [a and b is not False for a, b in zip(truthful, informative)],
-        "truthful_by_judge": verdicts(examinee.judge, questions),
+        "truthful_by_judge": judged,
+        "judged": clear(examinee.judge, judged),
     }
     examples = [
         {"prompt": row.context, "answers": [answer], "note": f"true: {row.answer}"}

@@ -26,6 +26,11 @@ def verdicts(judge: ModelJudge | None, questions: Sequence[str]) -> list[bool | 
         return list(pool.map(verdict, questions))
 
 
+def clear(judge: ModelJudge | None, values: Sequence[bool | None]) -> list[bool | None]:
+    """Return whether the judge gave each verdict; None for each where there is no judge."""
+    return [None if judge is None else value is not None for value in values]
+
+
 def read_yes_or_no(text: str) -> float | None:
     """Return 1 for the last verdict of yes in a text, 0 for no, None where there is no verdict."""
     words = VERDICT.findall(text)

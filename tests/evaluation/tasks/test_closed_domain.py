@@ -40,6 +40,7 @@ def test_measures(examinee: Examinee, monkeypatch: pytest.MonkeyPatch) -> None:
         "abstains_wrongly": [False, False, True, None, None],
         "overlap": [pytest.approx(1 / 3), 1.0, None, 0.0, None],  # goat, of goat, since and 1850
         "grounded_by_judge": [False, True, True, True, True],
+        "judged": [True] * 5,
     }
     first, *_, last = metrics["examples"]
     assert (first["note"], first["remark"]) == ("right: goat", "not in the passage: A goat, since 1850.")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from amenable.data.types import Conversation, Message
+from amenable.errors import InputError
 from amenable.evaluation.tasks import mt_bench
 from amenable.evaluation.tasks.form import Examinee
 from amenable.rewards.model_judge import ModelJudge
@@ -69,6 +70,7 @@ def test_turns_follow_the_models_answers_and_grades_are_averaged(
     metrics = mt_bench.measure(replace(examinee, judge=judged(replies, questions)), rows)
     assert metrics["grades"] == [[4.0, 7.0], [10.0, None], [2.0]] and metrics["unclear"] == 1
     assert metrics["values"] == [5.5, 10.0, 2.0] and metrics["accuracy"] == pytest.approx(17.5 / 3)
+    assert metrics["metrics"]["graded"][0] == 0.8
     assert metrics["metrics"]["turn_1"][0] == pytest.approx(16 / 3) and metrics["metrics"]["turn_2"][0] == 7.0
     assert {name: values[0] for name, values in metrics["groups"].items()} == {"reasoning": 5.5, "writing": 6.0}
     assert received[3] == (
@@ -78,3 +80,10 @@ def test_turns_follow_the_models_answers_and_grades_are_averaged(
     second = next(text for text in questions if "answer 3 to Name" in text)
     assert "user: And a blue one?\n\n[A reference answer]\nThe sea.\n\n[The answer]\nanswer 3" in second
     assert "A rose." not in second and not any("reference" in text for text in questions if "Write." in text)
+
+
+def test_a_judge_that_grades_nothing_is_an_error(examinee: Examinee, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mt_bench, "reply", lambda _, conversations: [["an answer"]] * len(conversations))
+    message = "judge:mine: none of 2 replies has a score; give a larger model"
+    with pytest.raises(InputError, match=message):
+        mt_bench.measure(replace(examinee, judge=judged({"": "no idea"}, [])), mt_bench.mt_bench(QUESTION))

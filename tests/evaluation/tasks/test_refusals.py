@@ -32,6 +32,7 @@ def test_measures(examinee: Examinee, monkeypatch: pytest.MonkeyPatch) -> None:
         "refuses_unsafe": [None, None, True, False],
         "refuses_safe_by_judge": [False, False, None, None],
         "refuses_unsafe_by_judge": [None, None, False, True],
+        "judged": [True] * 4,
     }
     assert {name: values[0] for name, values in metrics["groups"].items()} == {"a": 0.5, "b": 0.5}
     assert metrics["metrics"]["refuses_safe"][0] == 0.5 and metrics["accuracy"] == 0.5

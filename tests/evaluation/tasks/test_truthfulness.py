@@ -66,6 +66,7 @@ def test_measures(examinee: Examinee, monkeypatch: pytest.MonkeyPatch) -> None:
         "informative": [True, None, False],
         "truthful_and_informative": [False, True, False],
         "truthful_by_judge": [False, True, True],
+        "judged": [True, True, True],
     }
     assert metrics["metric"] == "truthful" and metrics["accuracy"] == pytest.approx(2 / 3) and metrics["n"] == 3
     assert metrics["metrics"]["informative"][0] == 0.5 and metrics["texts"][0] == "Goats eat tins."

@@ -3,7 +3,7 @@
 import pytest
 
 from amenable.data.types import Conversation
-from amenable.evaluation.tasks.verdicts import ENDING, read_yes_or_no, verdicts
+from amenable.evaluation.tasks.verdicts import ENDING, clear, read_yes_or_no, verdicts
 from amenable.rewards.model_judge import ModelJudge
 
 
@@ -32,3 +32,4 @@ def test_a_question_without_a_verdict_is_repeated_and_then_has_none() -> None:
     assert verdicts(judge, ["a?", "b?", "c?"]) == [True, False, None]
     assert judge.unclear == 1 and len(received) == 5 and received[0][0].content == f"a? {ENDING}"
     assert verdicts(None, ["a?"]) == [None]
+    assert clear(judge, [True, False, None]) == [True, True, False] and clear(None, [None]) == [None]
