@@ -123,11 +123,11 @@ def test_a_chat_model_gets_examples_as_turns(
     chat = LoadedModel.load(ModelEntry("sft", assistant), runtime)
     prompts = list[list[int]]()
 
-    def generate(decoder: object, ids: list[list[int]], *_: object, **__: object) -> list[list[Completion]]:
+    def complete(_: LoadedModel, ids: list[list[int]], *__: object, **___: object) -> list[list[Completion]]:
         prompts.extend(ids)
         return [[Completion([], [], "stop", "")] for _ in ids]
 
-    monkeypatch.setattr(generated, "generate", generate)
+    monkeypatch.setattr(LoadedModel, "complete", complete)
     row = PromptRow("2 + 2?", "4", description="Add.\n\n", shots=(PromptRow("1 + 1?", "2"),))
     settings = Examinee(chat, 200, GenerationConfig(max_new_tokens=4), silent, TaskOptions(chat_template=True))
     for model in (settings, replace(settings, options=TaskOptions()), replace(settings, model=examinee.model)):
