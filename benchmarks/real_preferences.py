@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.stages import evaluate, reward, rloo
 from amenable.train import loading
 from amenable.train.optimizer import OptimizerConfig
+from amenable.train.runtime import Device, DeviceOptions
 
 Row = dict[str, Any]
 HALVES = ("first", "second")
@@ -59,6 +60,7 @@ class Config:
     """train a policy on a reward model of half of the pairs as well"""
     out: Path = Path("runs/real-preferences")
     seed: int = 0
+    device: Device = field(default_factory=DeviceOptions)
 
 
 def main(config: Config) -> None:
@@ -68,7 +70,7 @@ def main(config: Config) -> None:
     if config.policy:
         write_halves(config)
         runs += policy_runs(config)
-    run_all(runs)
+    run_all([StageRun(replace(each.config, device=config.device)) for each in runs])
     for line in [*table(config), *(policy_lines(config) if config.policy else [])]:
         print(line)
 
