@@ -13,6 +13,7 @@ data sets' columns. Seconds are of the tasks alone, without imports and loading;
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -108,6 +109,18 @@ def make_rows(form: str, count: int, purpose: str = "") -> list[dict[str, Any]]:
     return rows
 
 
+def make_examples(form: str, rows: int, count: int) -> list[dict[str, Any]]:
+    """Examples of a form, none of which is one of the first `rows` rows of the test: sentences of a word may be."""
+    tested = {prompt_of(row) for row in make_rows(form, rows)}
+    examples = (row for row in make_rows(form, count + rows, "shots") if prompt_of(row) not in tested)
+    return list(itertools.islice(examples, count))
+
+
+def prompt_of(row: Mapping[str, Any]) -> str:
+    """The sentence that tells rows of pairs apart, or all of a row."""
+    return str(row.get("sent_more", row))
+
+
 TASKS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "arc": ("arc/arc_easy.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
     "hellaswag": ("hellaswag/hellaswag.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
@@ -194,9 +207,8 @@ def write_tasks(work: Path, forms: Sequence[str], rows: int, peer: Path, num_sho
     (work / "yaml").mkdir()
     for form in forms:
         files = {"test": work / f"{form}.jsonl", "shots": work / f"{form}-shots.jsonl"}
-        for split, count, purpose in (("test", rows, ""), ("shots", max(num_shots, 1), "shots")):
-            lines = [json.dumps(row) + "\n" for row in make_rows(form, count, purpose)]
-            files[split].write_text("".join(lines), "utf-8")
+        for split, chosen in (("test", make_rows(form, rows)), ("shots", make_examples(form, rows, max(num_shots, 1)))):
+            files[split].write_text("".join(json.dumps(row) + "\n" for row in chosen), "utf-8")
         splits = {"training_split": None, "validation_split": None, "fewshot_split": "shots", "test_split": "test"}
         splits |= {"num_fewshot": num_shots, "fewshot_config": {"sampler": "first_n", "split": "shots"}}
         task = {

@@ -17,6 +17,14 @@ def test_rows_are_of_their_form_and_always_the_same(form: str, tmp_path: Path) -
     assert read_tasks([str(tmp_path / "rows.jsonl")])["rows"].form.name == form
 
 
+def test_no_example_is_a_row_of_the_test() -> None:
+    tested = {row["sent_more"] for row in lm_eval_tasks.make_rows("crows-pairs", 200)}
+    examples = lm_eval_tasks.make_examples("crows-pairs", 200, 40)
+    assert len(examples) == 40 and not tested & {row["sent_more"] for row in examples}
+    assert tested & {row["sent_more"] for row in lm_eval_tasks.make_rows("crows-pairs", 40, "shots")}
+    assert lm_eval_tasks.make_examples("piqa", 200, 2) == lm_eval_tasks.make_rows("piqa", 2, "shots")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not lm_eval_tasks.PEER.exists(), reason="make bench-lm-eval sets lm_eval up")
 @pytest.mark.parametrize("options", [(), ("--num-shots", "2"), ("--context", "48")])
