@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo real test test-slow check bench bench-peers bench-vllm bench-control bench-llamacpp bench-lm-eval bench-speed bench-labelling docs clean
+.PHONY: demo real test test-slow check bench bench-peers bench-vllm bench-control bench-imitation bench-llamacpp bench-lm-eval bench-speed bench-labelling docs clean
 
 # a real chat model aligned to a taste of one's own
 real: $(READY)
@@ -43,6 +43,9 @@ bench-vllm: .venv-peers-vllm/.ready
 
 bench-control: $(READY_DEV) .venv-peers-control/.ready
 	$(BIN)/python -m benchmarks.control $(ARGS)
+
+bench-imitation: $(READY_DEV) .venv-peers-imitation/.ready
+	$(BIN)/python -m benchmarks.control_imitation $(ARGS)
 
 bench-llamacpp: $(READY_DEV) .venv-peers-llamacpp/.ready
 	$(BIN)/amenable get smollm2

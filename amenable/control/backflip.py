@@ -1,7 +1,8 @@
 """The backflip of Christiano et al. (2017): MuJoCo's hopper without any reward. Comparisons alone say what to do.
 
-Every reward is 0 and no state ends an episode, which lasts as long as its time limit. `info["rotation"]` is the torso's
-backward rotation since the start, in turns: it measures what was learned, and is never an observation.
+Every reward is 0 and no state ends an episode, which lasts as long as its time limit. `info` measures what was learned
+and is never observed: `rotation`, the torso's backward rotation since the start, in turns, and `full_turn`, 1 once that
+has reached 1 in the episode. Metrics have their means over episodes, such as episode/rotation and eval/full_turn.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ PITCH = 2
 class Backflip(HopperEnv):
     """Hopper with the sine and cosine of its pitch in place of the angle, which would count turns."""
 
+    episode_measures = ("rotation", "full_turn")
+
     def __init__(self, **options: Any):
         super().__init__(terminate_when_unhealthy=False, **options)
         self.observation_space = Box(-np.inf, np.inf, self._get_obs().shape, np.float64)
-        self.first_pitch = 0.0
+        self.first_pitch, self.full_turn = 0.0, 0.0
 
     def _get_obs(self) -> NDArray[np.float64]:
         """Return height, sine and cosine of the pitch, the three joints' angles, and the six velocities."""
@@ -34,11 +37,12 @@ class Backflip(HopperEnv):
     def reset(self, **options: Any) -> tuple[NDArray[np.float64], dict[str, Any]]:
         """Stand the hopper up; rotation is counted from here."""
         observation, info = super().reset(**options)
-        self.first_pitch = float(self.data.qpos[PITCH])
-        return observation, {**info, "rotation": 0.0}
+        self.first_pitch, self.full_turn = float(self.data.qpos[PITCH]), 0.0
+        return observation, {**info, "rotation": 0.0, "full_turn": 0.0}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Apply the torques; the reward is 0."""
         observation, _, _, _, info = super().step(action)
         rotation = (self.first_pitch - float(self.data.qpos[PITCH])) / (2 * np.pi)
-        return observation, 0.0, False, False, {**info, "rotation": rotation}
+        self.full_turn = max(self.full_turn, float(rotation >= 1))
+        return observation, 0.0, False, False, {**info, "rotation": rotation, "full_turn": self.full_turn}

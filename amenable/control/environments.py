@@ -136,6 +136,11 @@ class Environments:
         self.returns, self.lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self.finished: list[tuple[float, int]] = []
         """return and length of episodes that have ended since the caller last emptied this list"""
+        self.measures: tuple[str, ...] = getattr(self.envs[0].unwrapped, "episode_measures", ())
+        """names in an environment's info of what it measures of an episode, besides its return"""
+        self.measured: list[dict[str, float]] = []
+        """these of the episodes in `finished`, at their ends"""
+        self.infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
         self.observations = np.stack([self.reset(index) for index in range(num_envs)])
 
     def __len__(self) -> int:
@@ -161,6 +166,7 @@ class Environments:
             if terminated[index] or truncated[index]:
                 last[index] = observation.copy()
                 self.finished.append((float(self.returns[index]), int(self.lengths[index])))
+                self.measured.append({name: float(self.infos[index][name]) for name in self.measures})
                 observation = self.reset(index)
             observations[index] = observation
         self.observations = observations
@@ -168,7 +174,8 @@ class Environments:
 
     def step_one(self, index: int, action: Any) -> tuple[NDArray, float, bool, bool]:
         """Step one copy, without beginning its next episode."""
-        observation, reward, terminated, truncated, _ = self.envs[index].step(self.spaces.native(action))
+        step = self.envs[index].step(self.spaces.native(action))
+        observation, reward, terminated, truncated, self.infos[index] = step
         self.played[index].append(action)
         self.returns[index] += reward
         self.lengths[index] += 1
@@ -191,7 +198,7 @@ class Environments:
                 problem = f"an episode played again with seed and actions of episode {episode} goes another way"
                 raise InputError(problem, self.name, "it cannot be resumed exactly: begin the run anew (--out)")
             self.observations[index] = observation
-        self.finished = []
+        self.finished, self.measured = [], []
 
 
 class Spaces:

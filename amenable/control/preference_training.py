@@ -61,7 +61,10 @@ SECOND_STEPS = 10
 class PreferenceTraining(Training):
     """Training whose rewards are learned from comparisons."""
 
-    progress_metrics = ("episode/return", "episode/predicted_return", "labels", "eval_rm/accuracy")
+    progress_metrics = (
+        *("episode/return", "episode/rotation", "episode/predicted_return"),
+        *("labels", "eval_rm/accuracy"),
+    )
 
     def __init__(
         self,

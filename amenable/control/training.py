@@ -80,30 +80,42 @@ class Training:
 
 
 class Progress:
-    """Steps taken, and the last episodes' returns and lengths."""
+    """Steps taken, and the last episodes' returns, lengths and other measures."""
 
     def __init__(self, total_timesteps: int):
         self.total, self.timesteps, self.episodes = total_timesteps, 0, 0
         self.recent: list[tuple[float, int]] = []
+        self.measured: list[dict[str, float]] = []
 
     def add(self, rollout: Rollout, environments: Environments) -> dict[str, Any]:
         """Count a rollout's steps and the episodes that have ended; return metrics."""
         self.timesteps += rollout.num_steps
         self.episodes += len(environments.finished)
         self.recent = [*self.recent, *environments.finished][-RECENT:]
-        environments.finished = []
+        self.measured = [*self.measured, *environments.measured][-RECENT:]
+        environments.finished, environments.measured = [], []
         counts: dict[str, Any] = {"timesteps": self.timesteps, "episodes": self.episodes}
         if not self.recent:
             return counts
         returns, lengths = zip(*self.recent)
-        return {**counts, "episode/return": sum(returns) / len(returns), "episode/length": sum(lengths) / len(lengths)}
+        means = {"return": sum(returns) / len(returns), "length": sum(lengths) / len(lengths)}
+        means |= mean_measures(self.measured)
+        return {**counts, **{f"episode/{name}": value for name, value in means.items()}}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"timesteps": self.timesteps, "episodes": self.episodes, "recent": [list(pair) for pair in self.recent]}
+        counts = {"timesteps": self.timesteps, "episodes": self.episodes}
+        return {**counts, "recent": [list(pair) for pair in self.recent], "measured": self.measured}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.timesteps, self.episodes = state["timesteps"], state["episodes"]
         self.recent = [(value, length) for value, length in state["recent"]]
+        self.measured = state.get("measured", [])
+
+
+def mean_measures(measured: list[dict[str, float]]) -> dict[str, float]:
+    """Return the means over episodes of what their environment measures, by name."""
+    names = measured[0] if measured else {}
+    return {name: sum(row[name] for row in measured) / len(measured) for name in names}
 
 
 def train(training: Training, run: Run, save_steps: int, recorder: EpisodeRecorder | None = None) -> dict[str, Any]:
@@ -132,14 +144,14 @@ def train(training: Training, run: Run, save_steps: int, recorder: EpisodeRecord
 
 def evaluate(environments: Environments, policy: Policy, normalizer: ObservationNormalizer) -> dict[str, Any]:
     """Play one episode in every environment by the likeliest actions: mean, 95 % interval and standard deviation of the
-    returns, and the mean length."""
-    environments.finished = []
+    returns, the mean length, and the means of what the environment measures."""
+    environments.finished, environments.measured = [], []
     collect(environments, policy, normalizer, 0, None, whole_episodes=True)
     returns = torch.tensor([value for value, _ in environments.finished], dtype=torch.float64)
     lengths = [length for _, length in environments.finished]
     mean, low, high = mean_interval(returns)
     facts = {"return": mean, "return_low": low, "return_high": high, "return_std": float(returns.std(correction=0))}
-    facts["length"] = sum(lengths) / len(lengths)
+    facts |= {"length": sum(lengths) / len(lengths), **mean_measures(environments.measured)}
     return {f"eval/{name}": plain_number(value) for name, value in facts.items()}
 
 

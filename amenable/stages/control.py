@@ -64,9 +64,11 @@ REPORT = StageReport(
     (
         *(("return", "eval/return"), ("return in training", "episode/return"), ("steps", "timesteps")),
         *(("labels", "labels"), ("rank correlation with the true reward", "eval_rm/spearman")),
+        *(("backward turns in an episode", "eval/rotation"), ("share with a full turn", "eval/full_turn")),
     ),
     (
         ("Return of the last 100 episodes", (("episode/return", "training"),)),
+        ("Backward rotation in an episode, turns", (("episode/rotation", "training"),)),
         ("Entropy of the policy, nats", (("policy/entropy", "policy"),)),
         ("KL from the policy that acted", (("policy/approx_kl", "policy"),)),
         ("Explained variance of the critic", (("value/explained_variance", "critic"),)),

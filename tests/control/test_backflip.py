@@ -33,3 +33,9 @@ def test_leaning_backward_counts_as_rotation_and_a_turn_looks_like_none() -> Non
     positions[PITCH] -= 2 * np.pi
     env.set_state(positions, env.data.qvel.copy())
     assert env._get_obs() == pytest.approx(before), "the observation does not count turns"
+    assert env.step(np.zeros(3))[4]["full_turn"] == 1
+    positions[PITCH] += 2 * np.pi
+    env.set_state(positions, still)
+    info = env.step(np.zeros(3))[4]
+    assert info["rotation"] < 1 and info["full_turn"] == 1, "a turn that was taken back was one"
+    assert env.reset()[1]["full_turn"] == 0

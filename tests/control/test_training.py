@@ -12,7 +12,7 @@ from amenable.control.environments import Environments
 from amenable.control.gridworld import world_of
 from amenable.control.options import AgentOptions, fill
 from amenable.control.ppo import PPO
-from amenable.control.training import Training, evaluate, one_thread
+from amenable.control.training import Progress, Training, evaluate, one_thread
 
 MAP = ["S..", "TB.", "..M"]
 """the way through the broom is as short as that around it, and costs 1"""
@@ -90,3 +90,18 @@ def test_one_thread_is_given_back() -> None:
     with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_what_an_environment_measures_of_an_episode_is_reported() -> None:
+    pytest.importorskip("mujoco")
+    copies = Environments("amenable/Backflip-v0", 2, 0, True, max_episode_steps=10)
+    options = fill(AgentOptions(num_envs=2, num_steps=12, num_epochs=1), PPO.defaults)
+    training = Training(PPO(copies.spaces, options, 0), copies, 48)
+    _, metrics = training.step(1)
+    first = [row["rotation"] for row in training.progress.measured]
+    assert len(first) == 2 and metrics["episode/rotation"] == sum(first) / 2 != 0 and metrics["episode/full_turn"] == 0
+    again = Progress(48)
+    again.load_state_dict(training.progress.state_dict())
+    assert again.measured == training.progress.measured
+    facts = evaluate(copies, training.agent.policy, training.normalizer)
+    assert abs(facts["eval/rotation"]) < 0.5 and facts["eval/full_turn"] == 0
