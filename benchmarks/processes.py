@@ -121,16 +121,14 @@ def torture(name: str, config: Any, folder: Path, kills: int, options: Options, 
         out = folder / f"run-{runs}"
         arguments = command(name, config, out, options.processes)
         for _ in range(min(AT_MOST, kills - killed)):
-            process = run(arguments, out.with_suffix(".log"))
-            time.sleep(draw.uniform(0.2, 1) * seconds)
-            members = children(process.pid)
-            while process.poll() is None and len(members) < options.processes:  # it may not have begun
-                time.sleep(0.05)
-                members = children(process.pid)
-            if process.poll() is not None:
+            process, started = run(arguments, out.with_suffix(".log")), time.monotonic()
+            members = members_after(process, draw.uniform(0.2, 1) * seconds, options.processes)
+            if not members:
+                seconds = time.monotonic() - started  # the machine may be less busy than it was
                 break
             victim = draw.randrange(options.processes)
-            os.kill(members[victim], 9)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(members[victim], 9)
             if process.wait(timeout=120) == 0:
                 if (out / "finished.json").exists():  # the process had ended before its kill
                     break
@@ -144,6 +142,18 @@ def torture(name: str, config: Any, folder: Path, kills: int, options: Options, 
     counts = f"{killed} kills ({first} of the first process), {resumes} resumes, {runs} runs compared"
     print(f"{name:7} {counts}: {verdict}   {time.monotonic() - begun:.0f} s", flush=True)
     return not differing
+
+
+def members_after(process: subprocess.Popen[bytes], seconds: float, count: int) -> list[int]:
+    """Return the `count` processes of a group some seconds after its start, or once they have begun; none if it has
+    ended by then."""
+    due = time.monotonic() + seconds
+    while process.poll() is None:
+        members = children(process.pid)
+        if time.monotonic() >= due and len(members) == count:
+            return members
+        time.sleep(0.05)
+    return []
 
 
 def children(pid: int) -> list[int]:

@@ -28,3 +28,12 @@ def test_children_are_the_processes_that_one_has_started() -> None:
     subprocess.run(["kill", "-9", str(pid)])
     parent.wait()
     assert processes.children(parent.pid) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_kill_waits_for_a_group_that_has_not_begun_and_knows_one_that_has_ended() -> None:
+    group = subprocess.Popen(["sh", "-c", "sleep 0.3; sleep 20 & sleep 20 & wait"])
+    members = processes.members_after(group, 0.0, 2)
+    assert len(members) == 2
+    subprocess.run(["kill", "-9", *map(str, members)])
+    assert processes.members_after(group, 20.0, 2) == []
