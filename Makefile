@@ -62,6 +62,11 @@ bench-lm-eval: $(READY_DEV) .venv-lm-eval/.ready
 test-trackers: .venv-trackers/.ready
 	.venv-trackers/bin/python -m pytest tests/train/test_trackers.py $(ARGS)
 
+# Ray, which the suite does without
+.PHONY: test-ray
+test-ray: .venv-peers-ray/.ready
+	.venv-peers-ray/bin/python -m pytest -m slow tests/cluster $(ARGS)
+
 bench-speed: $(READY_DEV)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 

@@ -94,6 +94,10 @@ def dispatch(arguments: list[str]) -> int:
     gc.freeze()
     gc.enable()
     config = parse(module.Config, rest, f"amenable {name}", module.__doc__ or "")
+    if not in_group() and getattr(getattr(config, "placement", None), "cluster", "none") == "ray":
+        from amenable.cluster.launch import launch_on_ray
+
+        return launch_on_ray(name, config)
     count = getattr(config, "processes", 1)
     if count > 1 and not in_group():
         from amenable.launcher import launch

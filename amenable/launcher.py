@@ -13,16 +13,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from amenable.ranks import GRACE, STORE
+from amenable.ranks import GRACE, LOST_CODE, STORE
 from amenable.train.graceful_stop import ask_to_stop, creation_flags, stop_signals
 
 POLL = 0.05
 """seconds between two looks at the processes"""
-Member = subprocess.Popen[bytes]
+
+
+class Member(Protocol):
+    """Process of a group, here or on another machine, as subprocess.Popen has it."""
+
+    returncode: Any
+
+    def poll(self) -> int | None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> Any: ...
 
 
 def launch(command: Sequence[str], count: int) -> int:
@@ -39,17 +51,17 @@ def launch(command: Sequence[str], count: int) -> int:
             environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
         members = [start(command, environment, number) for number in range(count)]
         with forwarded_signals(members):
-            return wait(members)
+            return exit_code(members, first_failure(members, partial(time.sleep, POLL)))
 
 
-def start(command: Sequence[str], environment: dict[str, str], number: int) -> Member:
+def start(command: Sequence[str], environment: dict[str, str], number: int) -> subprocess.Popen[bytes]:
     """Start the process of a rank, which gets signals from this one alone."""
     own = {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}
     return subprocess.Popen(command, env=own, start_new_session=True, creationflags=creation_flags())
 
 
 @contextlib.contextmanager
-def forwarded_signals(members: Sequence[Member]) -> Iterator[None]:
+def forwarded_signals(members: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
     """Forward the signals that ask for a stop to the processes, in this context."""
 
     def forward(number: int, frame: Any) -> None:
@@ -68,8 +80,9 @@ def forwarded_signals(members: Sequence[Member]) -> Iterator[None]:
                 member.kill()
 
 
-def wait(members: Sequence[Member]) -> int:
-    """Wait until all have ended, kill those that a failed one leaves, and return the exit code of the group.
+def first_failure(members: Sequence[Member], pause: Callable[[], object]) -> int | None:
+    """Wait until all have ended, and kill those that a failed one leaves; return the number of that one, None where all
+    have done well. pause: called between two looks at them.
 
     Where the first fails, it has shown why; to another's failure it may still add its own.
     """
@@ -84,14 +97,28 @@ def wait(members: Sequence[Member]) -> int:
                     member.kill()
                     member.wait()
             break
-        time.sleep(POLL)
+        pause()
     if failed is None:
-        failed = next((number for number, member in enumerate(members) if member.returncode), 0)
+        failed = next((number for number, member in enumerate(members) if member.returncode), None)
+    return failed
+
+
+def exit_code(members: Sequence[Member], failed: int | None) -> int:
+    """Return the exit code of a group that has ended, by the number of the process that ended it: that of the first, or
+    of this one. What was killed is named."""
+    if failed is None:
+        return 0
     if is_killed(members[failed]):
         reason = f"process {failed} of {len(members)} was killed by signal {-members[failed].returncode}"
         print(f"amenable: {reason}; repeat the command to resume from what is saved", file=sys.stderr)
         return 1
-    return max(members[0].returncode, 0) or members[failed].returncode
+    codes = members[0].returncode, members[failed].returncode
+    return next((code for code in codes if code > 0 and code != LOST_CODE), 1)
+
+
+def is_lost(member: Member) -> bool:
+    """Return True for a process that a signal has ended, or that lost another one."""
+    return is_killed(member) or member.returncode == LOST_CODE
 
 
 def is_killed(member: Member) -> bool:

@@ -20,6 +20,8 @@ GRACE = 3.0
 and ends the group with it"""
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL")
 """words in the error of a sum that another process did not come to"""
+LOST_CODE = 75
+"""exit code of a process that lost another one (EX_TEMPFAIL: to be tried again)"""
 SHOWN = 30
 """last lines that a process other than the first shows of what it printed"""
 
@@ -73,7 +75,7 @@ def as_member(command: Callable[[], int]) -> int:
         if is_first() and not is_lost(error):
             raise
         held.write("another process has ended, without a word\n" if is_lost(error) else traceback.format_exc())
-        code = 1
+        code = LOST_CODE if is_lost(error) else 1
     if code in (0, 130):
         return code
     if not is_first() or held.getvalue():

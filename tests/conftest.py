@@ -400,7 +400,7 @@ class RequestByRequest:
 class VllmAPI:
     """Server with the routes of vLLM that rollouts use, on a decoder of ours; `commands` are those that it was sent."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, port: int = 0):
         self.words = Tokenizer.load(folder)
         self.decoder = pretrained.load_decoder(folder).eval()
         self.adapted: Decoder | None = None
@@ -434,7 +434,7 @@ class VllmAPI:
             def log_message(self, *arguments: Any) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def answer(self, path: str, body: Any) -> Any:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from amenable import launcher
+from amenable.ranks import LOST_CODE
 
 
 def program(code: str) -> list[str]:
@@ -29,6 +30,11 @@ def test_a_failed_process_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> No
     began = time.monotonic()
     assert launcher.launch(program("sys.exit(3) if rank == '1' else time.sleep(60)"), 2) == 3
     assert time.monotonic() - began < 30
+
+
+def test_a_process_that_lost_another_is_an_error_like_others() -> None:
+    assert launcher.launch(program(f"sys.exit({LOST_CODE})"), 1) == 1
+    assert launcher.launch(program(f"sys.exit({LOST_CODE} if rank == '1' else 0)"), 2) == 1
 
 
 def test_a_killed_process_is_named(capfd: pytest.CaptureFixture[str]) -> None:

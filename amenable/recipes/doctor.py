@@ -49,6 +49,7 @@ PURPOSES = {
     "control": "agents in environments: control",
     "track": "trackers: --track",
     "vllm": "rollouts by vLLM: --sampler vllm",
+    "ray": "trainers and servers on a cluster: --cluster ray",
     "docs": "these documents as pages: make docs",
     "dev": "tests and checks: make test",
 }

@@ -28,6 +28,10 @@ def join_processes(stage: str, config: Any) -> None:
     if not in_group() and (wanted or 1) > 1:
         hint = f"from Python start one: amenable {stage} --processes {wanted} ..., or torchrun"
         raise InputError(f"processes is {wanted}, which only the command line can start", how=hint)
+    cluster = getattr(getattr(config, "placement", None), "cluster", "none")
+    if cluster != "none":
+        hint = f"from Python leave it out: amenable {stage} --cluster {cluster} ..."
+        raise InputError(f"cluster is {cluster}, which only the command line can start", how=hint)
     processes.join()
 
 

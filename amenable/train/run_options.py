@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
+
+from tyro.conf import arg
 
 from amenable.data.column_mapping import parse_mapping
 from amenable.data.columns import TARGETS
@@ -26,7 +28,8 @@ from amenable.train.trackers import TrackerName
 
 MAY_CHANGE_ON_RESUME = (
     *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
-    *("inspect_batch", "max_kl", "scoring", "track", "track_project", "processes", "sampler_url", "async_save"),
+    *("inspect_batch", "max_kl", "scoring", "track", "track_project", "processes", "placement", "async_save"),
+    "sampler_url",
 )
 """options that may change when a run resumes: they say where and how it computes, and not its result"""
 
@@ -54,6 +57,23 @@ class RunOptions(DataOptions):
 
     seed: int = 0
     device: Device = field(default_factory=DeviceOptions)
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Options that place a command on a cluster."""
+
+    cluster: Literal["none", "ray"] = "none"
+    """ray: Ray places the processes that train, and servers beside them, and starts again what is lost"""
+    cluster_resources: Path | None = None
+    """YAML file of the workers and servers, with their CPUs and GPUs; without it --processes workers of a CPU each"""
+    cluster_address: str = ""
+    """address of a cluster of Ray, or auto; without it Ray is started on this machine"""
+
+    def __post_init__(self) -> None:
+        for name in ("cluster_resources", "cluster_address"):
+            value = getattr(self, name)
+            plan.forbid(value and self.cluster == "none", f"{name} is {value}, without a cluster", "add --cluster ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +106,7 @@ class TrainingOptions(RunOptions):
     processes: int = 1
     """processes on this machine that divide the rows of a step, with the same result up to rounding: each has a GPU, or
     its share of the cores. Under torchrun leave it out"""
+    placement: Annotated[ClusterOptions, arg(name="")] = field(default_factory=ClusterOptions)
     inspect_batch: bool = False
     """show the first batch and its loss mask, and stop before training"""
 

@@ -1,0 +1,208 @@
+"""Placement by Ray: the line where it is missing; and, where it is installed, runs that lose trainers and servers.
+
+.venv-peers-ray/bin/python -m pytest -m slow tests/cluster/test_ray_placement.py
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable.cluster.placement import KILLED
+from amenable.cluster.ray_placement import ray_placement, require_ray
+from amenable.cluster.resources import Share
+from amenable.errors import InputError
+
+ROOT = Path(__file__).parent.parent.parent
+SAMPLER = """#!{python}
+import os, sys, time
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.conftest import VllmAPI
+options = dict(zip(sys.argv, sys.argv[1:]))
+api = VllmAPI(Path(options["--model"]), int(options["--port"]))
+complete = api.complete
+def slowly(body):
+    time.sleep(0.2)
+    return complete(body)
+api.complete = slowly
+open({pids!r}, "a").write(f"{{os.getpid()}}\\n")
+api.http.serve_forever(0.01)
+"""
+"""a server with vLLM's routes in place of the interpreter that has vLLM; it writes its number to a file"""
+
+
+def test_without_ray_a_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"^--cluster ray needs Ray; pip install 'amenable\[ray\]'$"):
+        require_ray()
+
+
+with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+
+@with_ray
+@pytest.mark.slow
+def test_an_actor_holds_a_process(tmp_path: Path) -> None:
+    with ray_placement([{"CPU": 0.5}] * 2, "") as placement:
+        members = [placement.spawn(bundle, Share(cpus=0.5)) for bundle in range(2)]
+        assert len({member.node() for member in members}) == 1 and placement.local
+        code = "import os, time; print(' '.join([str(os.getppid()), os.environ['A']])); time.sleep(60)"
+        members[0].start([sys.executable, "-u", "-c", code], {"A": "b"}, str(tmp_path))
+        members[1].start([sys.executable, "-c", "import sys; sys.exit('no')"], {}, str(tmp_path))
+        members[1].wait()
+        assert members[1].returncode == 1
+        assert b"".join(text for number, text in members[1].printed() if number == 2) == b"no\n"
+        printed: list[tuple[int, bytes]] = []
+        while not printed:
+            assert members[0].poll() is None
+            printed = members[0].printed()
+        actor, variable = printed[0][1].split()
+        assert variable == b"b"
+        os.kill(int(actor), signal.SIGKILL)
+        members[0].wait()
+        assert members[0].returncode == KILLED
+
+
+@with_ray
+@pytest.mark.slow
+def test_a_run_that_needs_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amenable.cluster.ray_placement.RESERVE_SECONDS", 1.0)
+    problem = r"the run needs 4000 CPUs, 0 GPUs, and Ray has \d+ CPUs, 0 GPUs for all; lower"
+    with pytest.raises(InputError, match=problem), ray_placement([{"CPU": 4000.0}], ""):
+        pass
+
+
+@with_ray
+@pytest.mark.slow
+def test_no_cluster_at_an_address() -> None:
+    with (
+        pytest.raises(InputError, match=r"^127\.0\.0\.1:9: cannot be reached: .*ray start --head"),
+        ray_placement([{"CPU": 1.0}], "127.0.0.1:9"),
+    ):
+        pass
+
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> Start:
+    """start(name): a PPO of two trainers, a sampler and a reward server by Ray, in runs/NAME."""
+    sampler = tmp_path / "sampler"
+    sampler.write_text(SAMPLER.format(python=sys.executable, root=str(ROOT), pids=str(tmp_path / "pids")), "utf-8")
+    sampler.chmod(0o755)
+    (tmp_path / "resources.yaml").write_text(
+        json.dumps(
+            {
+                "trainer": {"workers": 2, "cpus": 0.5},
+                "samplers": {"count": 1, "cpus": 0.5, "python": str(sampler)},
+                "rewards": [{"model": str(judge), "cpus": 0.5}],
+            }
+        ),
+        "utf-8",
+    )
+    options = f"""ppo --cluster ray --cluster-resources resources.yaml --model {assistant} --reward {judge}
+        --data {files.prompts} --sampler vllm --max-steps 6 --prompts-per-step 4 --num-mini-batches 1 --kl-coef 0.05
+        --max-new-tokens 8 --temperature 0.7 --save-steps 1 --num-traced-prompts 0 --device cpu --precision fp32
+        --threads 1"""
+
+    def start(name: str) -> "subprocess.Popen[str]":
+        (tmp_path / "pids").write_text("")
+        command = [sys.executable, "-m", "amenable", *options.split(), "--out", f"runs/{name}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def trainers(folder: Path, name: str) -> list[int]:
+    """The numbers of the trainers of a run, by their ranks."""
+    ranks: dict[int, int] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            variables = dict(line.split(b"=", 1) for line in (process / "environ").read_bytes().split(b"\0") if line)
+        except OSError:
+            continue
+        if any(str(folder / f"runs/{name}.").encode() in word for word in command) and b"--config" in command:
+            ranks[int(variables[b"RANK"])] = int(process.name)
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def parent(number: int) -> int:
+    return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def wait_for_steps(folder: Path, name: str, count: int) -> None:
+    metrics = folder / "runs" / name / "metrics.jsonl"
+    until = time.monotonic() + 300
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < count:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@with_ray
+@pytest.mark.slow
+def test_a_run_that_loses_a_sampler_and_trainers_has_the_same_result(start: Start, tmp_path: Path) -> None:
+    """By actors and by processes that are killed, one after another."""
+    calm = start("calm")
+    _, err = calm.communicate(timeout=400)
+    assert calm.returncode == 0, err
+    lossy = start("lossy")
+    wait_for_steps(tmp_path, "lossy", 1)
+    os.kill(parent(int((tmp_path / "pids").read_text())), signal.SIGKILL)
+    wait_for_steps(tmp_path, "lossy", 3)
+    os.kill(parent(trainers(tmp_path, "lossy")[1]), signal.SIGKILL)
+    wait_for_steps(tmp_path, "lossy", 5)
+    os.kill(trainers(tmp_path, "lossy")[0], signal.SIGKILL)
+    _, err = lossy.communicate(timeout=400)
+    assert lossy.returncode == 0, err
+    assert "sampler 0 was lost (signal 9); it is started again (1 of 3 times)" in err
+    for line in ("trainer 1 of 2 was lost (signal 9); all go on", "trainer 0 of 2 was lost (signal 9); all go on"):
+        assert line in err
+    for name in ("model.safetensors", "samples.jsonl"):
+        assert (tmp_path / "runs/calm" / name).read_bytes() == (tmp_path / "runs/lossy" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["calm", "lossy"]
+
+
+@with_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_nothing(number: signal.Signals, start: Start, tmp_path: Path) -> None:
+    run = start("stopped")
+    wait_for_steps(tmp_path, "stopped", 2)
+    started = [*trainers(tmp_path, "stopped"), int((tmp_path / "pids").read_text())]
+    started += [parent(process) for process in started]
+    assert len(started) == 6
+    run.send_signal(number)
+    _, err = run.communicate(timeout=120)
+    if number != signal.SIGKILL:
+        assert run.returncode == 130 and "is saved at step" in err
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{process}").exists() for process in started):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    shutil.rmtree(tmp_path / "runs")
+
+
+@with_ray
+@pytest.mark.slow
+def test_an_error_of_a_trainer_is_one_line(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "runs" / "taken" / "file").touch()
+    run = start("taken")
+    _, err = run.communicate(timeout=400)
+    lines = [line for line in err.splitlines() if not line.startswith("cluster ")]
+    assert run.returncode == 2 and lines == [
+        "amenable: runs/taken: holds something that is not a run; give --out another folder"
+    ]
