@@ -62,14 +62,14 @@ def number_of_workers(resources: Resources, processes: int) -> int:
 
 def require_samplers(stage: str, config: Any, resources: Resources) -> None:
     """Raise InputError for samplers that the command does not use."""
-    if resources.samplers.count:
-        if getattr(config, "sampler", None) != "vllm":
-            hint = (
-                "add --sampler vllm" if hasattr(config, "sampler") else f"'{stage}' samples no answers: leave them out"
-            )
-            raise InputError("the resources name samplers", how=hint)
-        if config.sampler_url:
-            raise InputError("the resources name samplers, and --sampler-url others", how="leave one out")
+    if not resources.samplers.count:
+        return
+    if not hasattr(config, "sampler"):
+        raise InputError("the resources name samplers", how=f"'{stage}' samples no answers: leave them out")
+    if config.sampler != "vllm":
+        raise InputError("the resources name samplers", how="add --sampler vllm")
+    if config.sampler_url:
+        raise InputError("the resources name samplers, and --sampler-url others", how="leave one out")
 
 
 def require_rewards(config: Any, resources: Resources) -> None:

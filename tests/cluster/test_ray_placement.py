@@ -166,8 +166,8 @@ def wait_for_steps(folder: Path, name: str, count: int) -> None:
 
 @with_ray
 @pytest.mark.slow
-def test_a_run_that_loses_a_sampler_and_trainers_has_the_same_result(
-    start: Start, assistant: Path, tmp_path: Path
+def test_a_run_that_loses_servers_and_trainers_has_the_same_result(
+    start: Start, assistant: Path, judge: Path, tmp_path: Path
 ) -> None:
     """By actors and by processes that are killed, one after another."""
     calm = start("calm")
@@ -176,13 +176,17 @@ def test_a_run_that_loses_a_sampler_and_trainers_has_the_same_result(
     lossy = start("lossy")
     wait_for_steps(tmp_path, "lossy", 1)
     os.kill(parent(sampler_of(assistant)), signal.SIGKILL)
+    wait_for_steps(tmp_path, "lossy", 2)
+    (server,) = running("amenable serve", str(judge))
+    os.kill(int(server.name), signal.SIGKILL)
     wait_for_steps(tmp_path, "lossy", 3)
     os.kill(parent(trainers(tmp_path, "lossy")[1]), signal.SIGKILL)
     wait_for_steps(tmp_path, "lossy", 5)
     os.kill(trainers(tmp_path, "lossy")[0], signal.SIGKILL)
     _, err = lossy.communicate(timeout=400)
     assert lossy.returncode == 0, err
-    assert "sampler 0 was lost (signal 9); it is started again (1 of 3 times)" in err
+    for name in ("sampler 0", f"the server of {judge}"):
+        assert f"{name} was lost (signal 9); it is started again (1 of 3 times)" in err
     for line in ("trainer 1 of 2 was lost (signal 9); all go on", "trainer 0 of 2 was lost (signal 9); all go on"):
         assert line in err
     for name in ("model.safetensors", "samples.jsonl"):

@@ -32,6 +32,12 @@ def test_the_file_is_read(tmp_path: Path) -> None:
     assert read_resources(None) == read(tmp_path, "") == Resources()
 
 
+def test_the_documented_file_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parent.parent.parent / "docs" / "scale.md"
+    resources = read(tmp_path, page.read_text("utf-8").split("```yaml\n")[1].split("```")[0])
+    assert (resources.trainer.workers, resources.samplers.count, len(resources.rewards)) == (2, 1, 1)
+
+
 def test_reward_servers_are_on_the_first_trainers_node(tmp_path: Path) -> None:
     bundles = read(tmp_path, TEXT).bundles(2)
     assert bundles == [{"CPU": 1.0, "GPU": 1.0}, {"CPU": 0.5}, *[{"CPU": 1.0, "GPU": 1.0}] * 2]
