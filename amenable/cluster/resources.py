@@ -6,7 +6,7 @@
     - {model: runs/reward, cpus: 1, gpus: 0}
     restarts: 3
 
-All of it has defaults: one trainer, as many as `--processes` says, on a CPU each, and no servers.
+All of it has defaults: as many trainers as `--processes` says, on a CPU each, and no servers.
 """
 
 from __future__ import annotations

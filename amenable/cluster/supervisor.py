@@ -71,7 +71,9 @@ class Server:
         with suppress(Lost):  # what is lost at once is noticed by `check`
             if not (self.plan.fixed or self.placement.local):
                 self.host = self.member.node().host
-            self.port = self.port if self.port and self.plan.fixed else self.member.free_port()
+            before = self.port
+            while self.port == before and not (before and self.plan.fixed):
+                self.port = self.member.free_port()
             command = self.plan.command(self.host, self.port)
             self.member.start(command, self.plan.environment, str(self.folder))
 
