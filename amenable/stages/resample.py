@@ -139,7 +139,7 @@ class Pool:
     """True for an answer that is weighed by the probability that the model ends there; False for one as sampled"""
 
 
-def pool_of(sample: Sample, with_ends: bool, can_end: Callable[[str], object] = bool) -> Pool:
+def pool_of(sample: Sample, with_ends: bool, can_end: Callable[[str], bool] = lambda _: True) -> Pool:
     """Return the answers as sampled, and with `with_ends` each answer up to the end of each of its sentences, of an
     unfinished one those that `can_end`."""
     counts = Counter[tuple[str, bool, bool]]()

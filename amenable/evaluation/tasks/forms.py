@@ -77,7 +77,8 @@ class Task:
     def count_cut(self, examinee: Examinee) -> int:
         """Return the number of rows that are longer than the context with their answers, and lose their beginning."""
         words, room = examinee.model.tokenizer, examinee.model.decoder.config.context_length
-        room -= len(words.added_ids) + (examinee.generation.max_new_tokens if self.form.generates else -1)
+        answer = examinee.generation.max_new_tokens if self.form.generates else -1  # a choice's last token is not read
+        room -= len(words.added_ids) + answer
         texts = [text for text in (row.whole for row in self.rows) if len(text.encode()) > room]
         return sum(len(ids) > room for ids in words.encode_batch(texts))
 
