@@ -153,6 +153,16 @@ class Environments:
         seed = derive_seed(self.seed, "episode", index, self.episodes[index])
         return self.spaces.observation(self.envs[index].reset(seed=seed)[0])
 
+    def executed(self, actions: NDArray) -> NDArray:
+        """Return the actions [E, ...] that are executed: a policy's, clipped to the space, and 0 where the task has
+        ended and its state absorbs: a reward that is learned cannot depend on an action there, which does nothing."""
+        executed = self.spaces.executed(actions)
+        absorbed = [isinstance(env, FixedLength) and env.absorbed is not None for env in self.envs]
+        if any(absorbed):
+            executed = executed.copy()
+            executed[absorbed] = 0
+        return executed
+
     def step(self, actions: NDArray, active: NDArray) -> tuple[NDArray, NDArray, NDArray, dict[int, NDArray]]:
         """Step the copies that are active [E]: rewards, terminated and truncated [E], and the last observation of each
         episode that ended, by copy. `observations` are those of the next step. actions [E, ...] are executed as they

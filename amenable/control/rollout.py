@@ -68,7 +68,7 @@ def collect(
     whole_episodes: instead begin episodes until there are num_steps x E steps in all, and play each to its end; with 0,
     one in every environment. Without a generator the likeliest action is taken.
     """
-    spaces, active, rows, cut = environments.spaces, np.ones(len(environments), bool), list[Row](), list[NDArray]()
+    active, rows, cut = np.ones(len(environments), bool), list[Row](), list[NDArray]()
     noise: NDArray | None = None
     taken = 0
     while active.any():
@@ -77,7 +77,7 @@ def collect(
             noise = policy.noise((BLOCK, len(environments)), generator)
         observations, mask = environments.observations, active.copy()
         actions = policy.act(normalizer.normalize(observations), 0.0 if noise is None else noise[t % BLOCK])
-        executed = spaces.executed(actions)
+        executed = environments.executed(actions)
         rewards, terminated, truncated, ends = environments.step(executed, active)
         rows.append((observations, actions, executed, rewards, terminated, truncated, mask))
         cut += [observation for index, observation in ends.items() if truncated[index]]

@@ -109,6 +109,18 @@ def test_a_state_in_which_the_task_ends_absorbs() -> None:
     assert (copies.observations[0] != last[0]).any() and copies.finished == [(rewards, 60)]
 
 
+def test_an_action_in_a_state_that_absorbs_counts_as_none() -> None:
+    copies = Environments("CartPole-v1", 2, 0, True, max_episode_steps=60)
+    chosen = np.array([1, 1])
+    for _ in range(15):
+        executed = copies.executed(chosen)
+        copies.step(np.array([1, copies.lengths[1] % 2]), EVERY)
+    assert executed.tolist() == [0, 1] and chosen.tolist() == [1, 1], "pushed one way it has fallen, to and fro not yet"
+    while copies.lengths[0]:
+        copies.step(chosen, EVERY)
+    assert copies.executed(chosen).tolist() == [1, 1], "the next episode has begun"
+
+
 def test_bodies_that_have_fallen_go_on() -> None:
     copies = Environments("Hopper-v5", 1, 0, True, max_episode_steps=80)
     rewards = [copies.step(np.full((1, 3), 1.0), EVERY[:1])[0][0] for _ in range(79)]

@@ -67,7 +67,12 @@ def headline(stage: Stage, figures: dict[str, Any]) -> list[str]:
     if done is None:
         return [*lines, "The run is not finished: the command that began it goes on with it."]
     lines.append(f"It took {done['timesteps']:,} steps and {duration(done['seconds'])}.")
-    if "eval/return" in done:
+    if "eval/rotation" in done:
+        turns, share = decimal(done["eval/rotation"]), done["eval/full_turn"]
+        lines.append(
+            f"An episode by the likeliest actions turns {turns} times backwards; {share:.0%} have a full turn."
+        )
+    elif "eval/return" in done:
         span = f"({decimal(done['eval/return_low'], 1)} to {decimal(done['eval/return_high'], 1)})"
         lines.append(f"The return of an episode by the likeliest actions is {decimal(done['eval/return'], 1)} {span}.")
     if figures["probes"] is not None and "eval_rm/spearman" in done:

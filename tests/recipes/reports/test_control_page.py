@@ -4,6 +4,8 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -50,6 +52,14 @@ def test_an_unfinished_run_is_shown(tmp_path: Path, compared: Path) -> None:
         (tmp_path / name).write_bytes((compared / name).read_bytes())
     figures = json.loads((control_page.write(tmp_path) / "report.json").read_text("utf-8"))
     assert "not finished" in figures["headline"][1] and figures["probes"] is None
+
+
+def test_the_headline_of_a_backflip_has_its_turns_instead_of_a_return() -> None:
+    done = {"timesteps": 4096, "seconds": 60.0, "eval/return": 0.0, "eval/rotation": 0.654, "eval/full_turn": 0.25}
+    stage: Any = SimpleNamespace(config={"judge": "people"}, finished=done)
+    figures = {"algorithm": "ppo", "task": "x", "learned_from": "comparisons", "probes": None}
+    last = control_page.headline(stage, figures)[-1]
+    assert last == "An episode by the likeliest actions turns 0.65 times backwards; 25% have a full turn."
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
