@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from amenable.ranks import GRACE, LOST_CODE, STORE
-from amenable.train.graceful_stop import ask_to_stop, creation_flags, stop_signals
+from amenable.train.graceful_stop import creation_flags, request_stop, stop_signals
 
 POLL = 0.05
 """seconds between two looks at the processes"""
@@ -67,7 +67,7 @@ def forwarded_signals(members: Sequence[subprocess.Popen[bytes]]) -> Iterator[No
     def forward(number: int, frame: Any) -> None:
         for member in members:
             if member.poll() is None:
-                ask_to_stop(member)
+                request_stop(member)
 
     before = {number: signal.signal(number, forward) for number in stop_signals()}
     try:

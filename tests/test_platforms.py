@@ -59,13 +59,13 @@ def test_windows_asks_by_ctrl_break_and_hears_it(monkeypatch: pytest.MonkeyPatch
     sent: list[int] = []
     process: Any = SimpleNamespace(send_signal=sent.append, terminate=lambda: sent.append(-1))
     assert graceful_stop.creation_flags() == 0
-    graceful_stop.ask_to_stop(process)
+    graceful_stop.request_stop(process)
     fake(monkeypatch, "win32")
     monkeypatch.setattr(signal, "CTRL_BREAK_EVENT", 1, raising=False)
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0x200, raising=False)
     assert graceful_stop.creation_flags() == 0x200
-    graceful_stop.ask_to_stop(process)
+    graceful_stop.request_stop(process)
     assert sent == [-1, 1]
     notes: list[str] = []
     with graceful_stop.GracefulStop(lambda: notes.append("stopping")) as stop:

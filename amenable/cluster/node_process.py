@@ -72,7 +72,7 @@ class NodeProcess:
             return True
         return False
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Ask the process to save and stop."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()

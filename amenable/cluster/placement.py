@@ -48,7 +48,7 @@ class Member(launcher.Member, Protocol):
         """Return (stream, bytes) of what it had printed up to the last `poll`, once."""
         ...
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Ask it to save and stop."""
         ...
 

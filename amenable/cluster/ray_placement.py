@@ -118,9 +118,9 @@ class RayMember:
         printed, self.unread = self.unread, []
         return printed
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Ask the process to save and stop."""
-        self.actor.ask_to_stop.remote()
+        self.actor.request_stop.remote()
 
     def kill(self) -> None:
         """End the process, and then the actor."""

@@ -197,7 +197,7 @@ class Supervisor:
         if self.stops.forwarded < self.stops.count:
             self.stops.forwarded += 1
             for member in self.trainers:
-                member.ask_to_stop()
+                member.request_stop()
         for server in self.servers:
             server.check(self.plan.restarts)
         samplers = [server for server in self.servers if not server.plan.fixed]

@@ -23,7 +23,7 @@ import yaml
 from amenable.claims.stage_folders import path_in
 from amenable.errors import InputError, Interrupted
 from amenable.files import write_text
-from amenable.train.graceful_stop import ask_to_stop, creation_flags
+from amenable.train.graceful_stop import creation_flags, request_stop
 from amenable.train.lock import is_held
 from amenable.train.run_options import plain_values
 from amenable.train.trackers import TrackerName, require_installed
@@ -203,7 +203,7 @@ class StageProcess:
     def end(self) -> None:
         """Ask the process to save and stop, and wait until it has."""
         if self.process.poll() is None:
-            ask_to_stop(self.process)
+            request_stop(self.process)
         self.process.wait()
 
 

@@ -19,13 +19,13 @@ def stop_signals() -> list[int]:
 
 
 def creation_flags() -> int:
-    """Return subprocess.Popen's `creationflags` for a process that `ask_to_stop` can reach."""
+    """Return subprocess.Popen's `creationflags` for a process that `request_stop` can reach."""
     if sys.platform == "win32":
         return subprocess.CREATE_NEW_PROCESS_GROUP
     return 0
 
 
-def ask_to_stop(process: subprocess.Popen[Any]) -> None:
+def request_stop(process: subprocess.Popen[Any]) -> None:
     """Ask a process, begun with `creation_flags`, to save and stop."""
     if sys.platform == "win32":
         process.send_signal(signal.CTRL_BREAK_EVENT)

@@ -42,7 +42,7 @@ def test_its_output_and_exit_code_are_handed_on(tmp_path: Path, monkeypatch: pyt
 
 def test_a_process_that_was_never_started_ends_nothing() -> None:
     process = NodeProcess()
-    process.ask_to_stop()
+    process.request_stop()
     process.kill()
     assert process.poll() == (None, [])
 
@@ -67,7 +67,7 @@ def test_it_stops_when_it_is_asked_to(tmp_path: Path) -> None:
     process.start(program(code), {}, str(tmp_path))
     while not process.poll()[1]:
         time.sleep(0.01)
-    process.ask_to_stop()
+    process.request_stop()
     assert wait(process)[0] == 130
 
 

@@ -55,8 +55,8 @@ class LocalMember:
         printed, self.unread = self.unread, []
         return printed
 
-    def ask_to_stop(self) -> None:
-        self.held.ask_to_stop()
+    def request_stop(self) -> None:
+        self.held.request_stop()
 
     def kill(self) -> None:
         self.held.kill()
