@@ -7,8 +7,9 @@ memory of each.
     python -m benchmarks.processes --memory
 
 Kills: each stage runs once undisturbed in two processes; then again and again, one of the processes, drawn by the seed,
-killed (SIGKILL) at a random moment, until it is done: every file must be the same. Models are tiny. Scaling: the same
-rows for each process, one thread each; the efficiency is the tokens a second of N processes over N times those of one.
+killed (SIGKILL) at a random moment after a random row of its metrics, until it is done: every file must be the same.
+Models are tiny. Scaling: the same rows for each process, one thread each; the efficiency is the tokens a second of N
+processes over N times those of one.
 Memory: the largest resident memory of each process in two steps of a larger model, beyond the program's own, with whole
 weights and with weights that the processes divide, and what the run's plan says.
 """
@@ -115,16 +116,17 @@ def torture(name: str, config: Any, folder: Path, kills: int, options: Options, 
     config = replace(config, optimizer=optimizer, async_save=options.async_save)
     if run(command(name, config, folder / "whole", options.processes)).wait() != 0:
         raise InputError(f"'{name}' does not run undisturbed", folder)
-    seconds, wanted = time.monotonic() - begun, manifest_of(folder / "whole", OWN_FILES)
+    wanted, rows = manifest_of(folder / "whole", OWN_FILES), rows_in(folder / "whole")
+    pause = float(json.loads((folder / "whole" / "finished.json").read_text("utf-8"))["seconds"]) / rows
     killed, first, runs, resumes, differing = 0, 0, 0, 0, set[str]()
     while killed < kills:
         out = folder / f"run-{runs}"
         arguments = command(name, config, out, options.processes)
         for _ in range(min(AT_MOST, kills - killed)):
-            process, started = run(arguments, out.with_suffix(".log")), time.monotonic()
-            members = members_after(process, draw.uniform(0.2, 1) * seconds, options.processes)
-            if not members:
-                seconds = time.monotonic() - started  # the machine may be less busy than it was
+            process = run(arguments, out.with_suffix(".log"))
+            members = members_at(process, options.processes, out, draw.randrange(rows))
+            time.sleep(draw.uniform(0, 1) * pause)
+            if process.poll() is not None:
                 break
             victim = draw.randrange(options.processes)
             with contextlib.suppress(ProcessLookupError):
@@ -144,16 +146,20 @@ def torture(name: str, config: Any, folder: Path, kills: int, options: Options, 
     return not differing
 
 
-def members_after(process: subprocess.Popen[bytes], seconds: float, count: int) -> list[int]:
-    """Return the `count` processes of a group some seconds after its start, or once they have begun; none if it has
-    ended by then."""
-    due = time.monotonic() + seconds
-    while process.poll() is None:
-        members = children(process.pid)
-        if time.monotonic() >= due and len(members) == count:
-            return members
+def members_at(process: subprocess.Popen[bytes], count: int, out: Path, row: int) -> list[int]:
+    """Return the `count` processes of a group once its run has written so many rows of metrics, or before that has
+    ended; none if it has ended before they were there."""
+    members: list[int] = []
+    while process.poll() is None and not (len(members) == count and rows_in(out) >= row):
         time.sleep(0.05)
-    return []
+        members = children(process.pid)
+    return members
+
+
+def rows_in(out: Path) -> int:
+    """Return the number of rows of metrics that a run has written."""
+    file = out / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 def children(pid: int) -> list[int]:

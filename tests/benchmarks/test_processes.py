@@ -31,9 +31,11 @@ def test_children_are_the_processes_that_one_has_started() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_kill_waits_for_a_group_that_has_not_begun_and_knows_one_that_has_ended() -> None:
-    group = subprocess.Popen(["sh", "-c", "sleep 0.3; sleep 20 & sleep 20 & wait"])
-    members = processes.members_after(group, 0.0, 2)
-    assert len(members) == 2
+def test_a_kill_waits_for_the_group_and_for_a_row_of_its_metrics(tmp_path: Path) -> None:
+    row = f"echo '{{}}' >> {tmp_path}/metrics.jsonl"
+    group = subprocess.Popen(["sh", "-c", f"sleep 0.2; sleep 20 & sleep 20 & {row}; {row}; wait"])
+    members = processes.members_at(group, 2, tmp_path, 2)
+    assert len(members) == 2 and processes.rows_in(tmp_path) == 2
     subprocess.run(["kill", "-9", *map(str, members)])
-    assert processes.members_after(group, 20.0, 2) == []
+    processes.members_at(group, 2, tmp_path, 9)
+    assert group.poll() is not None and processes.rows_in(tmp_path / "none") == 0
