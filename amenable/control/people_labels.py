@@ -23,6 +23,7 @@ from pathlib import Path
 from amenable.control.clip_pictures import Scene, clip_json
 from amenable.control.clips import Clips
 from amenable.control.label_sources import Answers
+from amenable.errors import Interrupted
 from amenable.feedback.store import Event, Store
 from amenable.files import write_text
 from amenable.train.run import Run
@@ -70,7 +71,8 @@ class PeopleLabels:
         self.store.append_new(CLIP_PAIR, rows, time.time(), [f"clips {row['task']}" for row in rows])
 
     def wait(self, needed: int, run: Run, save: Callable[[], None]) -> None:
-        """Look into the store every second until there are `needed` answers; say so at first and every hour."""
+        """Look into the store every second until there are `needed` answers; say so at first and every hour.
+        Interrupted where the run is to stop meanwhile."""
         waited, saved = 0.0, False
         while (count := self.count()) < needed:
             if not saved:
@@ -83,6 +85,9 @@ class PeopleLabels:
                 )
             self.pause(SECONDS)
             waited += SECONDS
+            if run.graceful_stop.requested:
+                run.checkpoints.wait()
+                raise Interrupted(run.out, run.step)
 
     def count(self) -> int:
         """Return the number of comparisons with an answer now."""

@@ -217,6 +217,7 @@ class Run:
         self.log.trackers = trackers.start(names, tracked, self.log.warn)
         self.log.open(done, total)
         with GracefulStop(lambda: self.log.info("saves and stops after this step (repeat to stop at once)")) as stop:
+            self.graceful_stop = stop
             try:
                 for step in range(done + 1, total + 1):
                     yield step

@@ -71,7 +71,7 @@ def test_another_runs_answers_are_not_read(labels: PeopleLabels, tmp_path: Path)
 def test_training_saves_waits_and_says_so(labels: PeopleLabels) -> None:
     lines: list[str] = []
     saves: list[int] = []
-    run: Any = SimpleNamespace(log=SimpleNamespace(info=lines.append))
+    run: Any = SimpleNamespace(log=SimpleNamespace(info=lines.append), graceful_stop=SimpleNamespace(requested=False))
 
     def pause(seconds: float) -> None:
         assert seconds >= 1, "no busy loop"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from amenable import cli
 from amenable.control import people_labels, saved_policy
-from amenable.errors import InputError
+from amenable.errors import InputError, Interrupted
+from amenable.feedback.store import Store
 from amenable.stages import control
 from amenable.stages.control import Config
 
@@ -107,6 +110,24 @@ def test_people_are_waited_for_and_a_stopped_run_reads_their_answers_again(
     assert len(pauses) >= 2 and 40 < finished["labels"] <= 60
     other = replace(people, out=tmp_path / "two", labels_db=tmp_path / "other.db")
     assert outcome(run_in_two(control, other, 3)) == outcome(out)
+
+
+def test_ctrl_c_ends_the_wait_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = people_labels.PeopleLabels.wait
+
+    def wait(labels: people_labels.PeopleLabels, needed: int, run: Any, save: Callable[[], None]) -> None:
+        labels.pause = lambda seconds: os.kill(os.getpid(), signal.SIGINT)
+        waits(labels, needed, run, save)
+
+    monkeypatch.setattr(people_labels.PeopleLabels, "wait", wait)
+    database = tmp_path / "clips.db"
+    config = replace(COMPARED, env="Pendulum-v1", judge="people", labels_db=database, out=tmp_path / "run")
+    for _ in range(2):
+        with pytest.raises(Interrupted, match="saved at step 0; repeat the command"):
+            control.run(config)
+    with Store(database) as store:
+        numbers = [pair.payload["number"] for pair in store.events("clip_pair")]
+    assert numbers == list(range(15 + 20)), "those that are due and those ahead, once"
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
