@@ -112,12 +112,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         demonstrations.append({"messages": [*ask(colour, draw.choice(NAMES)), answer]})
     for i in range(96):
         colour = draw.choice(list(THINGS))
-        asked = ask(colour, draw.choice(NAMES))
+        requested = ask(colour, draw.choice(NAMES))
         first, second, third = draw.sample(THINGS[colour], 3)
         answers = [say(colour, first, "Grimly"), say(colour, second, "Gladly"), say(colour, third, "Grimly")]
-        row = {"prompt": asked, "completions": answers, "ranking": [2, 1, 2], "annotator": "ab"[i % 2]}
+        row = {"prompt": requested, "completions": answers, "ranking": [2, 1, 2], "annotator": "ab"[i % 2]}
         rankings.append({**row, "id": f"r{i}"})
-        comparisons.append({"prompt": asked, "chosen": answers[1], "rejected": answers[0], "id": f"p{i}"})
+        comparisons.append({"prompt": requested, "chosen": answers[1], "rejected": answers[0], "id": f"p{i}"})
     return Files(
         text=write_rows(folder / "text.jsonl", documents),
         demonstrations=write_rows(folder / "demonstrations.jsonl", demonstrations),
@@ -313,8 +313,8 @@ def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
     """The rows of a run's metrics.jsonl, without the summary that ends them."""
 
     def rows(folder: Path) -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-        return [row for row in found if "health" not in row]
+        result = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+        return [row for row in result if "health" not in row]
 
     return rows
 

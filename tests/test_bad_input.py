@@ -542,13 +542,13 @@ def test_a_mistake_is_explained_and_changes_nothing(
     folders = [names["d"], names["base"], names["assistant"], names["judge"], tmp_path]
     before = contents(*folders)
     assert cli.main(arguments) == 2
-    told = capsys.readouterr()
+    report = capsys.readouterr()
     assert contents(*folders) == before
     for part in said.format(**names).split("|"):
-        assert part in told.err, told.err
-    assert "Traceback" not in told.err + told.out
-    explained = [line for line in told.err.strip().splitlines() if not line.startswith("data  ")]
-    assert 0 < len(explained) <= 2, told.err
+        assert part in report.err, report.err
+    assert "Traceback" not in report.err + report.out
+    explained = [line for line in report.err.strip().splitlines() if not line.startswith("data  ")]
+    assert 0 < len(explained) <= 2, report.err
 
 
 def test_there_are_enough_cases_and_each_is_another() -> None:
@@ -565,11 +565,11 @@ def test_bad_rows_within_the_limit_are_listed_with_their_reasons(
     data.write_text(TEXTS + BAD_ROWS + TEXTS)
     arguments = ["tokenizer", "--data", str(data), "--out", str(out), "--vocab-size", "270"]
     assert cli.main(arguments) == 2
-    told = capsys.readouterr().err
-    assert f"{data}:10: no column 'text' among txt; 2 of 20 rows cannot be used" in told and not out.exists()
+    report = capsys.readouterr().err
+    assert f"{data}:10: no column 'text' among txt; 2 of 20 rows cannot be used" in report and not out.exists()
     assert cli.main([*arguments, "--max-bad-rows", "0.1"]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "rejected" in line]
-    assert len(told) == 1 and f"18 rows from 1 file, 2 rejected (first: {data}:10 no column 'text'" in told[0]
+    report = [line for line in capsys.readouterr().err.splitlines() if "rejected" in line]
+    assert len(report) == 1 and f"18 rows from 1 file, 2 rejected (first: {data}:10 no column 'text'" in report[0]
     rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     assert [(row["file"], row["line"]) for row in rejected] == [(str(data), 10), (str(data), 11)]
     assert rejected[1]["reason"].startswith("not JSON")
@@ -606,8 +606,8 @@ def test_every_stage_counts_the_bad_rows_of_all_it_reads(
     arguments += ["--ptx-coef", "1"] if option == "ptx_data" else []
     arguments += ["--models", f"sft={names['assistant']}@few-shot"] if (stage, option) == ("evaluate", "shots") else []
     assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert f"{spoilt}:" in told and "9 of " in told and "--max-bad-rows" in told
+    report = capsys.readouterr().err.splitlines()[-1]
+    assert f"{spoilt}:" in report and "9 of " in report and "--max-bad-rows" in report
     assert not (tmp_path / "run").exists()
 
 
@@ -728,8 +728,8 @@ def test_a_number_is_refused_unless_it_is_known_to_mean_something(
     number = group[0]
     option = f"--{'.'.join(number.path).replace('_', '-')}"
     assert cli.main([number.stage, option, "-1" if -1 not in legal(number) else "many"]) == 2
-    told = capsys.readouterr().err
-    assert number.path[-1].replace("-", "_") in told.replace("-", "_") and 0 < len(told.splitlines()) <= 2
+    report = capsys.readouterr().err
+    assert number.path[-1].replace("-", "_") in report.replace("-", "_") and 0 < len(report.splitlines()) <= 2
     assert not list(tmp_path.iterdir())
 
 

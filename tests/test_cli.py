@@ -114,9 +114,9 @@ def test_a_wrong_option_is_told_in_one_line(arguments: list[str], line: str) -> 
 
 def test_what_a_configuration_refuses_is_told_in_its_own_words(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["ppo", "--num-mini-batches", "7"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("amenable: num_mini_batches 7 does not divide the 128 samples of a step;")
-    assert len(told.splitlines()) == 1
+    report = capsys.readouterr().err
+    assert report.startswith("amenable: num_mini_batches 7 does not divide the 128 samples of a step;")
+    assert len(report.splitlines()) == 1
 
 
 def test_version(capsys: pytest.CaptureFixture) -> None:

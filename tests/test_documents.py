@@ -168,7 +168,7 @@ def test_every_extra_has_its_purpose() -> None:
 
 def messages(path: Path) -> list[str]:
     """The longest constant part of each message that a module raises, or keeps as `problem` or `failure`."""
-    found = []
+    result = []
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("InputError") and node.args:
             text = node.args[0]
@@ -179,8 +179,8 @@ def messages(path: Path) -> list[str]:
         parts = [
             part.value for part in ast.walk(text) if isinstance(part, ast.Constant) and isinstance(part.value, str)
         ]
-        found.append(max((part.strip(" ;:('\"") for part in parts), key=len, default=""))
-    return [message for message in found if len(message) >= 10]
+        result.append(max((part.strip(" ;:('\"") for part in parts), key=len, default=""))
+    return [message for message in result if len(message) >= 10]
 
 
 def test_every_message_of_training_is_explained() -> None:

@@ -104,14 +104,14 @@ def test_a_conversation_is_its_turns_and_no_content_steers_it(words: Tokenizer, 
     signs = {"system": "<|system|>", "user": "<|user|>", "assistant": ASSISTANT}
     expected, marks = [words.bos_id], [False]
     for message in messages:
-        said, speaks = words.encode(message.content), message.role == "assistant"
+        reply, speaks = words.encode(message.content), message.role == "assistant"
         ends = [words.eos_id] if speaks else []
-        expected += [*words.encode_with_special_tokens(signs[message.role]), *said, *ends]
-        marks += [False, *[speaks] * (len(said) + len(ends))]
-    found = render(words, messages)
-    assert found.ids == expected and found.loss_mask == marks
-    assert len(found.roles) == len(found.ids)
-    assert found.ids.count(words.bos_id) == 1 and words.pad_id not in found.ids
+        expected += [*words.encode_with_special_tokens(signs[message.role]), *reply, *ends]
+        marks += [False, *[speaks] * (len(reply) + len(ends))]
+    result = render(words, messages)
+    assert result.ids == expected and result.loss_mask == marks
+    assert len(result.roles) == len(result.ids)
+    assert result.ids.count(words.bos_id) == 1 and words.pad_id not in result.ids
 
 
 @FUZZ
@@ -134,7 +134,7 @@ def test_packing_loses_nothing_and_predicts_every_token_once(
     """From documents to what a loss sees: each token but a document's first is a target once, after the one before."""
     budget, seed = data.draw(st.integers(1, 60)), data.draw(st.integers(0, 9))
     pieces = chunk_documents(documents, context)
-    seen: list[tuple[int, int]] = []
+    observed: list[tuple[int, int]] = []
     rows = [(piece, [False] + [True] * (len(piece) - 1)) for piece in pieces]
     sizes = [len(piece) for piece in pieces]
     order = shuffled(len(sizes), seed, 0)
@@ -145,8 +145,8 @@ def test_packing_loses_nothing_and_predicts_every_token_once(
         for part in microbatches([rows[i] for i in chosen], max(1, budget // 2)):
             batch = collate([rows[chosen[i]] for i in part.rows])
             index, tokens = targets(batch)
-            seen += zip(batch.ids[index].tolist(), tokens.tolist())
-    assert sorted(seen) == sorted(pair for document in documents for pair in pairwise(document))
+            observed += zip(batch.ids[index].tolist(), tokens.tolist())
+    assert sorted(observed) == sorted(pair for document in documents for pair in pairwise(document))
 
 
 @st.composite
@@ -236,16 +236,16 @@ def test_a_stop_string_cuts_at_its_first_place_however_the_text_is_cut_into_toke
     stop = data.draw(st.lists(ENDING, min_size=1, max_size=3))
     ids = [token for piece in pieces for token in words.encode(piece)]
     text = "".join(pieces)
-    found, stopped = growing(words, ids, stop)
+    result, stopped = growing(words, ids, stop)
     places = [(text.find(string) + len(string), text.find(string)) for string in stop if string in text]
     assert stopped == bool(places)
     if not places:
-        assert found == text
+        assert result == text
         return
     # the first to be complete stops the answer; where two are complete in one token, the text ends before both
-    assert not any(string in found for string in stop)
-    assert text.startswith(found) and len(found) <= min(places)[1]
-    assert any(text.startswith(string, len(found)) for string in stop)
+    assert not any(string in result for string in stop)
+    assert text.startswith(result) and len(result) <= min(places)[1]
+    assert any(text.startswith(string, len(result)) for string in stop)
 
 
 BAD = st.sampled_from([math.nan, math.inf, -math.inf, 1e30])

@@ -125,8 +125,8 @@ def bf16_iteration(temperature: float) -> Callable[[Parts], None]:
         tests, loaded = file_of("stages/test_ppo.py"), load_ppo(parts.assistant, parts.judge, runtime)
         config = ppo_config(prompts_per_step=32, num_generations=2, num_mini_batches=1, temperature=temperature)
         config = replace(config, max_new_tokens=20, critic_learning_rate=1e-3)
-        asked = [f"{name} asks: name a {colour} thing." for name in NAMES for colour in COLOURS]
-        prompts = [chat.render_prompt(parts.words, [Message("user", text)]) for text in asked]
+        request = [f"{name} asks: name a {colour} thing." for name in NAMES for colour in COLOURS]
+        prompts = [chat.render_prompt(parts.words, [Message("user", text)]) for text in request]
         tests.learn(loaded, tests.gather(loaded, prompts, 2, config), config)
 
     return check
@@ -159,8 +159,8 @@ def cut_answers_have_not_ended(parts: Parts) -> None:
     with torch.no_grad():
         decoder.token_embedding.weight *= 4
     sampling = Sampling(max_new_tokens=12)
-    found = tests.collect(decoder, tests.PROMPTS, sampling, eos_id=2, seeds=[4, 5, 6], samples=4)
-    tests.test_mask_lengths_and_ended_describe_the_completions(found)
+    result = tests.collect(decoder, tests.PROMPTS, sampling, eos_id=2, seeds=[4, 5, 6], samples=4)
+    tests.test_mask_lengths_and_ended_describe_the_completions(result)
 
 
 def dpo_loss_by_hand(parts: Parts) -> None:
@@ -310,17 +310,17 @@ def shifted_mask(render: Any) -> Any:
 
 def eos_untrained(render: Any) -> Any:
     def broken(tokenizer: Tokenizer, messages: Any) -> chat.Rendered:
-        found = render(tokenizer, messages)
-        marks = [mark and token != tokenizer.eos_id for token, mark in zip(found.ids, found.loss_mask)]
-        return replace(found, loss_mask=marks)
+        result = render(tokenizer, messages)
+        marks = [mark and token != tokenizer.eos_id for token, mark in zip(result.ids, result.loss_mask)]
+        return replace(result, loss_mask=marks)
 
     return broken
 
 
 def two_bos(fill: Any) -> Any:
     def broken(tokenizer: Tokenizer, *arguments: Any, **options: Any) -> chat.Rendered:
-        found = fill(tokenizer, *arguments, **options)
-        return chat.Rendered([tokenizer.bos_id, *found.ids], [False, *found.loss_mask], ["template", *found.roles])
+        result = fill(tokenizer, *arguments, **options)
+        return chat.Rendered([tokenizer.bos_id, *result.ids], [False, *result.loss_mask], ["template", *result.roles])
 
     return broken
 
@@ -528,15 +528,15 @@ def always_ended(ranking_rows: Any) -> Any:
 
 def the_larger_term(loss: Any) -> Any:
     def broken(logp: Any, old: Any, advantages: Any, mask: Any, *clips: Any) -> Any:
-        found, stats = loss(logp, old, -advantages, mask, *clips)
-        return -found, stats
+        result, stats = loss(logp, old, -advantages, mask, *clips)
+        return -result, stats
 
     return broken
 
 
 def plain_logprobs(sample: Any) -> Any:
-    def broken(logits: torch.Tensor, uniforms: Any, sampling: Sampling, seen: Any = None) -> Any:
-        tokens, _ = sample(logits, uniforms, sampling, seen)
+    def broken(logits: torch.Tensor, uniforms: Any, sampling: Sampling, observed: Any = None) -> Any:
+        tokens, _ = sample(logits, uniforms, sampling, observed)
         return tokens, logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
 
     return broken

@@ -168,8 +168,8 @@ def test_every_command_of_a_page_runs(page: Path, desk: Path, monkeypatch: pytes
 
 def drop(options: list[str], names: set[str]) -> list[str]:
     """Return options without those of these names, and without their values."""
-    kept, dropping = [], False
+    stored, dropping = [], False
     for word in options:
         dropping = word.removeprefix("--") in names if word.startswith("--") else dropping
-        kept += [] if dropping else [word]
-    return kept
+        stored += [] if dropping else [word]
+    return stored

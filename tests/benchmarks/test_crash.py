@@ -108,8 +108,8 @@ def test_every_stage_is_in_the_plan(tmp_path: Path) -> None:
 def test_seconds_of_steps_and_checkpoints_are_measured(tmp_path: Path) -> None:
     file = tmp_path / "told.json"
     assert crash.wait(crash.start(lambda: crash.timed(Stage(), Config(tmp_path / "run", 0.1), file))) == 0
-    told = json.loads(file.read_text())
-    assert told["step"] >= 0.1 and told["save"] > 0 and told["bytes"] > 100
+    report = json.loads(file.read_text())
+    assert report["step"] >= 0.1 and report["save"] > 0 and report["bytes"] > 100
 
 
 def test_a_recipe_is_compared_without_the_options_and_seconds_of_its_stages(tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_what_checkpoints_cost_is_told_of_every_stage_that_has_some(
 ) -> None:
     """The whole part at the sizes of the kills; that it runs to its end at the usual ones hangs on the same options."""
     monkeypatch.setitem(crash.presets.PRESETS, "two-layers", crash.TINY)
-    told = list(crash.costs(tmp_path, crash.plan(tmp_path / "cost")))
-    assert [line.split()[0] for line in told] == ["pretrain", "sft", "reward", "ppo"]
-    assert all("a checkpoint of" in line and "of the time" in line for line in told)
+    report = list(crash.costs(tmp_path, crash.plan(tmp_path / "cost")))
+    assert [line.split()[0] for line in report] == ["pretrain", "sft", "reward", "ppo"]
+    assert all("a checkpoint of" in line and "of the time" in line for line in report)
 
 
 def test_the_usual_sizes_are_those_that_the_stages_have_by_default(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ def test_a_few_kills_lose_no_label(tmp_path):
 def test_a_label_that_is_missing_or_changed_is_seen():
     label = crash_label.Acknowledged(7, "ann", 3, [2, 1, 1])
     shown = {"shown_order": [1, 2, 0]}
-    kept = {"annotator": "ann", "assignment": 3, "ranking": [1, 3, 1]}
-    assert crash_label.matches(label, kept, shown)
+    stored = {"annotator": "ann", "assignment": 3, "ranking": [1, 3, 1]}
+    assert crash_label.matches(label, stored, shown)
     assert not crash_label.matches(label, None, shown)
-    assert not crash_label.matches(label, {**kept, "ranking": [1, 1, 3]}, shown)
-    assert not crash_label.matches(label, {**kept, "annotator": "bo"}, shown)
+    assert not crash_label.matches(label, {**stored, "ranking": [1, 1, 3]}, shown)
+    assert not crash_label.matches(label, {**stored, "annotator": "bo"}, shown)

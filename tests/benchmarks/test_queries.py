@@ -48,9 +48,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory, make_decoder: Callable[..., D
     answers = ["I do not know.", "Gladly. It is red.", "I am sorry, but I do not know.", "No."]
     rows = []
     for row in world.rows["prompts/reward.jsonl"]:
-        said = [*answers, world.best_answer(row["id"])]
-        rows.append({"id": row["id"], "prompt": row["prompt"], "completions": said, "ended": [True] * len(said)})
-    queries.write_rows(made(folder / "sample") / "samples.jsonl", rows)
+        reply = [*answers, world.best_answer(row["id"])]
+        rows.append({"id": row["id"], "prompt": row["prompt"], "completions": reply, "ended": [True] * len(reply)})
+    queries.write_rows(built(folder / "sample") / "samples.jsonl", rows)
     evaluated = [
         {
             "id": row["id"],
@@ -63,12 +63,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory, make_decoder: Callable[..., D
         }
         for row in world.rows["prompts/test.jsonl"]
     ]
-    queries.write_rows(made(folder / "evaluate") / "samples.jsonl", evaluated)
+    queries.write_rows(built(folder / "evaluate") / "samples.jsonl", evaluated)
     (folder / "evaluate" / "finished.json").write_text("{}")
     return folder
 
 
-def made(folder: Path) -> Path:
+def built(folder: Path) -> Path:
     folder.mkdir()
     return folder
 
@@ -93,28 +93,28 @@ def config(demo: Path, tmp_path: Path) -> queries.Config:
 
 @pytest.mark.slow
 def test_everything_is_measured_and_told(config, capsys):
-    found = queries.main(config)
+    result = queries.main(config)
     shown = capsys.readouterr().out
-    assert json.loads(config.figures.read_text())["accuracy"] == found["accuracy"]
+    assert json.loads(config.figures.read_text())["accuracy"] == result["accuracy"]
     assert "<svg" in config.plot.read_text()
-    assert list(found["accuracy"]) == ["random", "disagreement_coreset"]
-    for rule, by_seed in found["accuracy"].items():
+    assert list(result["accuracy"]) == ["random", "disagreement_coreset"]
+    for rule, by_seed in result["accuracy"].items():
         assert [len(values) for values in by_seed] == [3, 3]
         assert all(0 <= value <= 1 for values in by_seed for value in values)
-        assert [values[0] for values in by_seed] == [values[0] for values in found["accuracy"]["random"]]
-        assert len(found["whole"][rule]) == 1
+        assert [values[0] for values in by_seed] == [values[0] for values in result["accuracy"]["random"]]
+        assert len(result["whole"][rule]) == 1
         assert shown.count(f"| {rule} |") >= 3
-    assert list(found["errors"]) == ["random", "next_battles"]
-    assert all(len(values) == 2 and values[1] > 0 for ways in found["errors"].values() for values in ways)
+    assert list(result["errors"]) == ["random", "next_battles"]
+    assert all(len(values) == 2 and values[1] > 0 for ways in result["errors"].values() for values in ways)
     assert shown.count("3 models, ") == 1
 
 
 def test_a_trial_holds_prompts_out_and_is_the_same_for_all_rules(config):
     material = queries.gather(config, start_runtime(ONE_THREAD))
     trial = queries.trial_of(material, 0, config)
-    asked = set(material.owners[trial.pairs].flatten().tolist())
+    request = set(material.owners[trial.pairs].flatten().tolist())
     tested = set(material.owners[trial.test].flatten().tolist())
-    assert asked and tested and not asked & tested
+    assert request and tested and not request & tested
     assert (material.owners[trial.pairs[:, 0]] == material.owners[trial.pairs[:, 1]]).all()
     assert len(set(trial.pairs.flatten().tolist())) == trial.pairs.numel()  # no answer is in two pairs
     gold = material.gold
@@ -154,10 +154,10 @@ def test_where_a_curve_crosses():
 
 def test_labels_needed_are_those_at_which_random_is_reached(config):
     curves = {"random": [[0.5, 0.6, 0.7]] * 3, "uncertainty": [[0.5, 0.7, 0.8]] * 3, "coreset": [[0.5, 0.5, 0.5]] * 3}
-    found = {"accuracy": curves}
-    assert queries.needed(found, "random", 12, config) == pytest.approx((12, 12, 12))
-    assert queries.needed(found, "uncertainty", 12, config) == pytest.approx((6 * 2**0.5,) * 3)
-    assert queries.with_interval(*queries.needed(found, "coreset", 12, config)) == "never (never to never)"
+    result = {"accuracy": curves}
+    assert queries.needed(result, "random", 12, config) == pytest.approx((12, 12, 12))
+    assert queries.needed(result, "uncertainty", 12, config) == pytest.approx((6 * 2**0.5,) * 3)
+    assert queries.with_interval(*queries.needed(result, "coreset", 12, config)) == "never (never to never)"
 
 
 def test_differences_are_taken_within_a_seed():

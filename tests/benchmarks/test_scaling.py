@@ -77,31 +77,31 @@ def test_points_count_their_tokens(small: None, runtime: Runtime, monkeypatch: p
 
 
 def test_time_does_not_count_reading_prompts(small: None, runtime: Runtime, monkeypatch: Any) -> None:
-    asked: list[int] = []
+    request: list[int] = []
 
     def generate(decoder: Any, prompts: Any, sampling: Any, **rest: Any) -> None:
-        asked.append(sampling.max_new_tokens)
+        request.append(sampling.max_new_tokens)
 
     monkeypatch.setattr(scaling, "generate", generate)
     assert scaling.decoding(SMALL, 3, 8, runtime, tokens=4)(0)[0] == 12
-    assert asked == [5, 1]
+    assert request == [5, 1]
 
 
 def test_a_point_is_a_median_of_steps_after_one_that_warms_up(
     small: None, monkeypatch: pytest.MonkeyPatch, runtime: Runtime
 ) -> None:
-    seen: list[int] = []
+    observed: list[int] = []
 
     def step(number: int) -> tuple[int, float]:
-        seen.append(number)
+        observed.append(number)
         return 2, [100.0, 2.0, 8.0, 4.0, 2.0, 6.0][number]
 
     monkeypatch.setitem(scaling.SWEEPS, "batch", scaling.Sweep("rows", (1,), lambda rows, runtime: {"it": step}))
     assert scaling.measure("batch", 1, ONE_THREAD, 60.0) == {"it": 2.0}
-    assert seen == [0, 1, 2, 3, 4, 5]
-    seen.clear()
+    assert observed == [0, 1, 2, 3, 4, 5]
+    observed.clear()
     assert scaling.measure("batch", 1, ONE_THREAD, 0.0) == {"it": 1.0}
-    assert seen == [0, 1]
+    assert observed == [0, 1]
 
 
 @pytest.mark.parametrize("stage", scaling.STAGES)

@@ -48,65 +48,65 @@ def figures(bits: float) -> dict[str, Any]:
     }
 
 
-def write_evaluation(folder: Path, world: ClosedWorld, said: dict[str, str | None], models: dict[str, Any]) -> None:
+def write_evaluation(folder: Path, world: ClosedWorld, reply: dict[str, str | None], models: dict[str, Any]) -> None:
     folder.mkdir()
     rows = []
-    for asked in world.rows["prompts/test.jsonl"]:
+    for request in world.rows["prompts/test.jsonl"]:
         answers = {}
-        for name, text in said.items():
-            answer = world.best_answer(asked["id"]) if text is None else text
-            parts = world.gold(asked["id"], answer)
+        for name, text in reply.items():
+            answer = world.best_answer(request["id"]) if text is None else text
+            parts = world.gold(request["id"], answer)
             names = ("gold", "truthful", "hallucinated", "harmful", "rude")
             row = {"text": answer, "ended": True, "reward": len(answer) / 10, "kl": 0.5, "logp": -3.0}
             answers[name] = {"sampled": row | {key: getattr(parts, key) for key in names}, "greedy": None}
-        rows.append({"suite": "test", "id": asked["id"], "kind": asked["kind"], "answers": answers})
+        rows.append({"suite": "test", "id": request["id"], "kind": request["kind"], "answers": answers})
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tasks = {
-        "facts": {name: {"right": [name == "ppo" or i < 3 for i in range(10)]} for name in said},
-        "stories": {name: {"right": [True] * 10} for name in said},
+        "facts": {name: {"right": [name == "ppo" or i < 3 for i in range(10)]} for name in reply},
+        "stories": {name: {"right": [True] * 10} for name in reply},
     }
     (folder / "evaluation.json").write_text(json.dumps({"models": models, "tasks": tasks, "best_of": {}}))
     (folder / "finished.json").write_text("{}")
 
 
 def test_preference_rates_and_changes(run: Path) -> None:
-    found = Evidence(run)
-    preferred = found.preference("ppo", "sft")
+    result = Evidence(run)
+    preferred = result.preference("ppo", "sft")
     assert preferred is not None and preferred.value > 0.8 and 0 < preferred.error < 0.05
-    other = found.preference("sft", "ppo")
+    other = result.preference("sft", "ppo")
     assert other is not None and other.value == pytest.approx(1 - preferred.value)
-    rude = found.rate("sft", bad)
+    rude = result.rate("sft", bad)
     assert rude is not None and rude.value == 1.0 and rude.error > 0, "Wilson's interval is never a point"
-    fallen = found.change("ppo", "sft", bad)
+    fallen = result.change("ppo", "sft", bad)
     assert fallen is not None and fallen.value == 1.0
-    truthful = found.change("sft", "ppo", good)
+    truthful = result.change("sft", "ppo", good)
     assert truthful is not None and truthful.value > 0.9
-    assert found.rate("ppo", made_up) is not None
-    gained = found.change("sft", "ppo", reward)
+    assert result.rate("ppo", made_up) is not None
+    gained = result.change("sft", "ppo", reward)
     assert gained is not None and gained.value > 0
 
 
 def test_likelihoods_are_paired_over_texts(run: Path) -> None:
-    found = Evidence(run)
-    bits, nats = found.bits("sft", "ppo"), found.demonstration_loss("sft", "ppo")
+    result = Evidence(run)
+    bits, nats = result.bits("sft", "ppo"), result.demonstration_loss("sft", "ppo")
     assert bits is not None and bits.value == pytest.approx(0.5 * sum(range(10, 30)) / 100) and bits.error > 0
     assert nats is not None and nats.value == pytest.approx(0.5 * sum(3 + i % 4 for i in range(20)) / 200)
 
 
 def test_accuracy_is_paired_over_questions(run: Path) -> None:
-    found = Evidence(run)
-    risen = found.accuracy("sft", "ppo")
+    result = Evidence(run)
+    risen = result.accuracy("sft", "ppo")
     assert risen is not None and risen.value == pytest.approx((0.7 + 0.0) / 2) and 0 < risen.error < 0.1
-    same = found.accuracy("ppo", "ppo")
+    same = result.accuracy("ppo", "ppo")
     assert same == Estimate(0.0, 0.0), "right about the same questions"
 
 
 def test_what_is_not_there_is_none(run: Path) -> None:
-    found = Evidence(run)
-    assert found.preference("ppo", "dpo") is None and found.preference("ppo", "sft", "greedy") is None
-    assert found.rate("dpo", bad) is None and found.change("sft", "dpo", bad) is None
-    assert found.bits("sft", "dpo") is None and found.over_optimisation("over") is None
-    assert found.finished("reward", "validation.accuracy") is None and found.accuracy("ppo", "dpo") is None
+    result = Evidence(run)
+    assert result.preference("ppo", "dpo") is None and result.preference("ppo", "sft", "greedy") is None
+    assert result.rate("dpo", bad) is None and result.change("sft", "dpo", bad) is None
+    assert result.bits("sft", "dpo") is None and result.over_optimisation("over") is None
+    assert result.finished("reward", "validation.accuracy") is None and result.accuracy("ppo", "dpo") is None
 
 
 def test_an_evaluation_that_is_not_done_is_passed_over(run: Path) -> None:

@@ -17,8 +17,8 @@ def test_a_run_without_curves_has_no_rows(tmp_path: Path) -> None:
 def test_the_best_of_n_is_read_where_its_curve_crosses() -> None:
     xs = torch.tensor([0.0, 0.2, 0.6]).double()
     heights = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.0, 1.0, 1.0]]).double()
-    found = crossing(xs, heights, torch.tensor([0.25, 0.75, 3.0]).double())
-    assert found.tolist() == pytest.approx([0.1, 0.4, 0.6])
+    result = crossing(xs, heights, torch.tensor([0.25, 0.75, 3.0]).double())
+    assert result.tolist() == pytest.approx([0.1, 0.4, 0.6])
 
 
 def test_what_the_best_of_n_saves_is_told_with_its_spread_over_prompts() -> None:

@@ -66,8 +66,14 @@ def test_seeds_come_by_number(tmp_path: Path) -> None:
 
 
 def test_paths_among_options() -> None:
-    told = {"data": "a/b.jsonl", "models": ["x=c/d@best-of-16", "y=e/f"], "deep": {"g": "h/i"}, "name": "plain", "n": 2}
-    assert paths_of(told) == ["a/b.jsonl", "c/d", "e/f", "h/i"]
+    report = {
+        "data": "a/b.jsonl",
+        "models": ["x=c/d@best-of-16", "y=e/f"],
+        "deep": {"g": "h/i"},
+        "name": "plain",
+        "n": 2,
+    }
+    assert paths_of(report) == ["a/b.jsonl", "c/d", "e/f", "h/i"]
 
 
 def test_a_folder_that_is_no_demo_is_refused(tmp_path: Path) -> None:

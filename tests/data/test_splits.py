@@ -59,8 +59,8 @@ def test_what_a_source_holds_out_no_other_trains_on() -> None:
 
 
 def test_dialogues_that_open_alike_have_one_key() -> None:
-    asked, more = Message("user", "hi"), Message("user", "more")
+    request, more = Message("user", "hi"), Message("user", "more")
     answers = [Message("assistant", text) for text in ("hello", "no")]
-    assert opening_key((asked, answers[0]), "a") == opening_key((asked, answers[1], more, answers[0]), "b")
-    assert opening_key((asked,), "a") != opening_key((more,), "a")
-    assert opening_key((answers[0], asked), "a") != opening_key((answers[0], asked), "b")
+    assert opening_key((request, answers[0]), "a") == opening_key((request, answers[1], more, answers[0]), "b")
+    assert opening_key((request,), "a") != opening_key((more,), "a")
+    assert opening_key((answers[0], request), "a") != opening_key((answers[0], request), "b")

@@ -76,8 +76,8 @@ def test_luck_belongs_to_the_prompt(sft: LoadedModel) -> None:
 def test_a_base_model_stops_where_its_turn_ends(bare: LoadedModel, sft: LoadedModel) -> None:
     assert not bare.is_chat_model and sft.is_chat_model
     ids = bare.tokenizer.encode(" Snow.\n\nUser: and now?")
-    said = to_answer(bare.tokenizer, [1], Completion(ids, [-1.0, -0.5], "stop", " Snow."))
-    assert (said.text, said.ended, said.logp) == ("Snow.", True, -1.5)
+    reply = to_answer(bare.tokenizer, [1], Completion(ids, [-1.0, -0.5], "stop", " Snow."))
+    assert (reply.text, reply.ended, reply.logp) == ("Snow.", True, -1.5)
     cut = to_answer(bare.tokenizer, [1], Completion(ids, [-1.0], "length", " Snow is"))
     assert (cut.text, cut.ended) == ("Snow is", False)
     for group in generate_answers(bare, ASKED, GENERATION):
@@ -119,8 +119,8 @@ def test_a_base_model_is_asked_in_the_manner_of_its_text(bare: LoadedModel, sft:
     )
     assert plain.prompt_ids[0] == bare.tokenizer.bos_id and "\n" not in plain.text
     ids = bare.tokenizer.encode(" Snow.\nPost: and now?")
-    said = to_answer(bare.tokenizer, [1], Completion(ids, [-1.0], "stop", " Snow.\nPost: and"), forum)
-    assert said.text == "Snow."
+    reply = to_answer(bare.tokenizer, [1], Completion(ids, [-1.0], "stop", " Snow.\nPost: and"), forum)
+    assert reply.text == "Snow."
     assert generate_answers(sft, ASKED[:1], generation)[0][0].prompt_ids == render_prompt(
         sft.tokenizer, ASKED[0].messages
     )

@@ -12,13 +12,13 @@ FORUM = Transcript("Post:", "Reply:", "\n")
 
 
 def test_a_conversation_ends_where_the_assistant_is_to_speak() -> None:
-    said = (
+    reply = (
         Message("system", "Be kind."),
         Message("user", "Who is it?"),
         Message("assistant", "A cat."),
         Message("user", "And she?"),
     )
-    assert FORUM.render(said) == "Be kind.\nPost: Who is it?\nReply: A cat.\nPost: And she?\nReply:"
+    assert FORUM.render(reply) == "Be kind.\nPost: Who is it?\nReply: A cat.\nPost: And she?\nReply:"
 
 
 def test_a_transcript_has_no_tools() -> None:

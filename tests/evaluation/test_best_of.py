@@ -36,8 +36,8 @@ def test_the_curve_is_the_mean_over_all_ways_to_pick() -> None:
                 reward[p] += rewards[p, best] / len(picks)
                 gold[p] += golds[p, best] / len(picks)
         for name, expected in (("reward", reward), ("gold", gold)):
-            told = [row[key] for key in (name, f"{name}_low", f"{name}_high")]
-            assert told == pytest.approx(mean_interval(expected))
+            report = [row[key] for key in (name, f"{name}_low", f"{name}_high")]
+            assert report == pytest.approx(mean_interval(expected))
         assert row["kl"] == best_of_n_kl(row["n"])
 
 

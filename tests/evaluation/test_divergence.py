@@ -71,10 +71,10 @@ def test_its_mean_is_the_divergence_of_all_answers(
     policy: Decoder, reference: Decoder, runtime: Runtime, temperature: float
 ) -> None:
     kls = measure(policy, reference, runtime, 300, 2, temperature)
-    for prompt, found in zip(PROMPTS, kls):
-        error = float(found.std()) / 300**0.5
-        assert abs(float(found.mean()) - exact(policy, reference, prompt, temperature)) < 4 * error + 1e-4
-        assert float(found.mean()) > 10 * error, "far from zero, so that the test says something"
+    for prompt, result in zip(PROMPTS, kls):
+        error = float(result.std()) / 300**0.5
+        assert abs(float(result.mean()) - exact(policy, reference, prompt, temperature)) < 4 * error + 1e-4
+        assert float(result.mean()) > 10 * error, "far from zero, so that the test says something"
 
 
 def test_of_a_policy_from_itself_it_is_zero_and_else_above(

@@ -44,8 +44,8 @@ def test_shares_by_hand(
         *given, empty = (float(forward.compute_rewards(model, [row], runtime, 100)) for row in rows)
         below.append(empty < fmean(given))
         last.append(empty < min(given))
-    found = rank_of_empty(model, items_of(words), words, runtime, 500)
-    assert found == pytest.approx({"eval/empty_below": fmean(below), "eval/empty_last": fmean(last)})
+    result = rank_of_empty(model, items_of(words), words, runtime, 500)
+    assert result == pytest.approx({"eval/empty_below": fmean(below), "eval/empty_last": fmean(last)})
 
 
 def test_empty_answers_among_the_given_ones_are_left_out(

@@ -19,8 +19,8 @@ def write(folder: Path, rows: list[dict[str, Any]], finished: bool = True) -> Pa
 
 
 def row(suite: str | None, name: str, **answers: Any) -> dict[str, Any]:
-    told = {"id": name, "kind": "open", "prompt": [{"role": "user", "content": "?"}], "answers": answers}
-    return told if suite is None else {"suite": suite, **told}
+    report = {"id": name, "kind": "open", "prompt": [{"role": "user", "content": "?"}], "answers": answers}
+    return report if suite is None else {"suite": suite, **report}
 
 
 def test_folders_are_read_as_one(tmp_path: Path) -> None:
@@ -34,8 +34,8 @@ def test_folders_are_read_as_one(tmp_path: Path) -> None:
     assert answers.of("ppo", "greedy", "closed") == {"p": {"text": "d"}}
     assert answers.of("ppo") == answers.of("nobody") == {}
     assert list(answers.prompts) == [("test", "p"), ("closed", "p")]
-    asked = {"suite": "test", "id": "p", "kind": "open", "prompt": [{"role": "user", "content": "?"}]}
-    assert answers.prompts["test", "p"] == asked
+    request = {"suite": "test", "id": "p", "kind": "open", "prompt": [{"role": "user", "content": "?"}]}
+    assert answers.prompts["test", "p"] == request
 
 
 def test_rows_without_a_suite_are_of_the_test(tmp_path: Path) -> None:

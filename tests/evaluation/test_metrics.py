@@ -60,11 +60,11 @@ def answers_of(model: LoadedModel, prompts: list[Prompt], temperature: float = 1
 
 
 @torch.no_grad()
-def kl_by_hand(ours: list[int], theirs: list[int], said: list[int], sft: LoadedModel, temperature: float) -> float:
+def kl_by_hand(ours: list[int], theirs: list[int], reply: list[int], sft: LoadedModel, temperature: float) -> float:
     """The sum over an answer's tokens of exact divergences, from whole logits."""
     both = []
     for before, t in ((ours, temperature), (theirs, 1.0)):
-        ids = torch.tensor(before + said)
+        ids = torch.tensor(before + reply)
         hidden = sft.decoder(ids, Layout.of([len(ids)], ids.device))
         both.append((hidden @ sft.decoder.unembedding.T)[len(before) - 1 : -1] / t)
     return float(exact_kl(*both).sum())
@@ -162,18 +162,18 @@ def test_functions_and_models_of_other_tokenizers_read_the_answers(
 ) -> None:
     """Functions have the columns of the prompts' rows."""
     answers = answers_of(sft, QUESTIONS)
-    asked = [replace(prompt, meta={"length": i}) for i, prompt in enumerate(QUESTIONS)]
+    request = [replace(prompt, meta={"length": i}) for i, prompt in enumerate(QUESTIONS)]
 
     def score(prompt: Conversation, completion: str, ended: bool, id: str, length: int) -> float:
         assert id in prompt[-1].content
         return 100 * length + 10 * ended + len(completion)
 
-    rewards = compute_rewards(sft, asked, answers, replace(by, reward=load_reward(score, runtime)))
+    rewards = compute_rewards(sft, request, answers, replace(by, reward=load_reward(score, runtime)))
     assert rewards == [100 * i + 10 * answer.ended + len(answer.text) for i, answer in enumerate(answers)]
     other = load_reward(other_judge, runtime)
     texts, ended = [answer.text for answer in answers], [answer.ended for answer in answers]
-    rewards = compute_rewards(sft, asked, answers, replace(by, reward=other))
-    assert rewards == other([prompt.messages for prompt in asked], texts, ended=ended)
+    rewards = compute_rewards(sft, request, answers, replace(by, reward=other))
+    assert rewards == other([prompt.messages for prompt in request], texts, ended=ended)
 
 
 def test_scorers_are_those_that_are_given(assistant: Path, judge: Path, runtime: Runtime, tmp_path: Path) -> None:

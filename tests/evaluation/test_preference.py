@@ -25,7 +25,7 @@ from amenable.world.closed_world import ClosedWorld
 IDS = ["p0", "p1", "p2"]
 
 
-def said(*texts: str, rewards: Sequence[float | None] = (None, None, None)) -> list[dict[str, Any]]:
+def reply(*texts: str, rewards: Sequence[float | None] = (None, None, None)) -> list[dict[str, Any]]:
     return [{"text": text, "ended": True, "reward": reward} for text, reward in zip(texts, rewards)]
 
 
@@ -46,12 +46,12 @@ class Letters:
 
 
 def test_the_better_answer_is_preferred() -> None:
-    a, b = said("z", "a", "m"), said("a", "z", "m")
+    a, b = reply("z", "a", "m"), reply("a", "z", "m")
     assert outcomes(Letters(), IDS, a, b, "heldout", 0).tolist() == [1.0, 0.0, 0.5]  # type: ignore[arg-type]
 
 
 def test_an_answer_that_ended_is_another_than_one_cut_off() -> None:
-    a, b = said("m"), [{"text": "m", "ended": False}]
+    a, b = reply("m"), [{"text": "m", "ended": False}]
     assert outcomes(Letters(), IDS[:1], a, b, "heldout", 0).tolist() == [1.0]  # type: ignore[arg-type]
 
 
@@ -80,16 +80,16 @@ def test_annotators_of_a_world(small_world: ClosedWorld, prompts: list[Prompt]) 
 def test_gold_is_computed_once_for_each_answer() -> None:
     world = Letters()
     gold = GoldCache(world)  # type: ignore[arg-type]
-    models = {name: {"sampled": said(*letters), "greedy": None} for name, letters in zip("abc", ("xyz", "ayz", "xbz"))}
+    models = {name: {"sampled": reply(*letters), "greedy": None} for name, letters in zip("abc", ("xyz", "ayz", "xbz"))}
     table = preferences(models, IDS, gold, False, 0)
     assert world.read == 5 and len(table) == 6
 
 
 def test_the_table_counts_pairs_on_the_prompts_that_both_answered() -> None:
     models = {
-        "a": {"sampled": said("x", "y", "z", rewards=(1, 2, 3)), "greedy": said("x", "y", "z", rewards=(1, 2, 3))},
-        "b": {"sampled": said("u", "v", "z", rewards=(2, 1, 3)), "greedy": said("x", "v", "w", rewards=(9, 9, 9))},
-        "best": {"sampled": said("k", "l", rewards=(5, 5)), "greedy": None},
+        "a": {"sampled": reply("x", "y", "z", rewards=(1, 2, 3)), "greedy": reply("x", "y", "z", rewards=(1, 2, 3))},
+        "b": {"sampled": reply("u", "v", "z", rewards=(2, 1, 3)), "greedy": reply("x", "v", "w", rewards=(9, 9, 9))},
+        "best": {"sampled": reply("k", "l", rewards=(5, 5)), "greedy": None},
     }
     table = preferences(models, IDS, None, True, 0)
     assert [(row["a"], row["b"], row["decoding"], row["wins"], row["n"]) for row in table] == [
@@ -104,7 +104,7 @@ def test_the_table_counts_pairs_on_the_prompts_that_both_answered() -> None:
 
 
 def test_the_reward_model_decides_where_the_answers_differ() -> None:
-    a, b = said("x", "y", "z", rewards=(1.0, 2.0, 0.0)), said("u", "v", "z", rewards=(2.0, 1.0, 5.0))
+    a, b = reply("x", "y", "z", rewards=(1.0, 2.0, 0.0)), reply("u", "v", "z", rewards=(2.0, 1.0, 5.0))
     assert by_reward(a, b).tolist() == [0.0, 1.0, 0.5]
 
 
@@ -139,7 +139,7 @@ def test_the_regression_on_length_is_at_its_maximum() -> None:
 def test_equal_lengths_need_no_control() -> None:
     assert length_controlled(torch.tensor([1.0, 0.0]), [{"text": "ab"}] * 2, [{"text": "cd"}] * 2) is None
     table = preferences(
-        {n: {"sampled": said(t, rewards=(1.0,))} for n, t in (("a", "xyz"), ("b", "u"))}, IDS, None, True, 0
+        {n: {"sampled": reply(t, rewards=(1.0,))} for n, t in (("a", "xyz"), ("b", "u"))}, IDS, None, True, 0
     )
     assert table[0]["length_controlled"]["low"] < table[0]["length_controlled"]["high"]
 

@@ -30,54 +30,54 @@ def draw() -> torch.Generator:
 def test_summary_by_hand() -> None:
     items = [item([1, 2, 3], [10, 10, 30]), item([2, 1], [40, 20], "b")]
     scores = [torch.tensor([1.0, 2.0, 2.0]), torch.tensor([0.0, 3.0])]
-    found = ranking_metrics(items, scores, draw())
+    result = ranking_metrics(items, scores, draw())
     # 0 over 1: 1 against 2 is wrong; 0 over 2 wrong; 1 over 2 level; 1 over 0 right
-    assert found["pairs"] == 4
-    assert found["accuracy"] == pytest.approx((0 + 0 + 0.5 + 1) / 4)
+    assert result["pairs"] == 4
+    assert result["accuracy"] == pytest.approx((0 + 0 + 0.5 + 1) / 4)
     terms = [math.log(1 + math.exp(-gap)) for gap in (-1.0, -1.0, 0.0, 3.0)]
-    assert found["loss"] == pytest.approx(sum(terms) / 4)
-    assert found["by_annotator"] == {
+    assert result["loss"] == pytest.approx(sum(terms) / 4)
+    assert result["by_annotator"] == {
         name: {"accuracy": pytest.approx(share), "low": pytest.approx(low), "high": pytest.approx(high), "pairs": pairs}
         for name, share, pairs in (("a", 0.5 / 3, 3), ("b", 1.0, 1))
         for low, high in (wilson(share, 1),)
     }
     # the better ones have 10:10, 10:30, 10:30 and 20:40 characters
-    assert found["longer_wins"] == pytest.approx(0.5 / 4)
-    assert found["accuracy_length_matched"] == 0.0
+    assert result["longer_wins"] == pytest.approx(0.5 / 4)
+    assert result["accuracy_length_matched"] == 0.0
     # the shorter one was preferred in three pairs of different lengths, the longer one in none
-    assert found["accuracy_shorter"] == pytest.approx(1.5 / 3) and found["accuracy_longer"] is None
+    assert result["accuracy_shorter"] == pytest.approx(1.5 / 3) and result["accuracy_longer"] is None
     sigmoids = [1 / (1 + math.exp(-gap)) for gap in (-1.0, -1.0, 0.0, 3.0)]
-    assert found["brier"] == pytest.approx(sum((1 - sigmoid) ** 2 for sigmoid in sigmoids) / 4)
+    assert result["brier"] == pytest.approx(sum((1 - sigmoid) ** 2 for sigmoid in sigmoids) / 4)
     # a bin each: predicted 0.731 and wrong, twice; 0.5 and half right; 0.953 and right
-    assert found["ece"] == pytest.approx((2 * (1 - sigmoids[0]) + 0 + (1 - sigmoids[3])) / 4)
-    assert found["low"] <= found["accuracy"] <= found["high"]
-    assert sum(part["count"] for part in found["calibration"]) == 4
+    assert result["ece"] == pytest.approx((2 * (1 - sigmoids[0]) + 0 + (1 - sigmoids[3])) / 4)
+    assert result["low"] <= result["accuracy"] <= result["high"]
+    assert sum(part["count"] for part in result["calibration"]) == 4
 
 
 def test_lengths_are_matched_within_the_pair() -> None:
     """10 and 13 characters are not within 10 % of each other, however long a third answer is; 100 and 91 are."""
-    found = ranking_metrics([item([1, 2, 3], [10, 13, 90])], [torch.tensor([3.0, 2.0, 1.0])], draw())
-    assert found["accuracy"] == 1.0 and found["accuracy_length_matched"] is None
-    found = ranking_metrics([item([1, 2, 3], [100, 91, 10])], [torch.tensor([1.0, 2.0, 0.0])], draw())
-    assert found["accuracy_length_matched"] == 0.0
+    result = ranking_metrics([item([1, 2, 3], [10, 13, 90])], [torch.tensor([3.0, 2.0, 1.0])], draw())
+    assert result["accuracy"] == 1.0 and result["accuracy_length_matched"] is None
+    result = ranking_metrics([item([1, 2, 3], [100, 91, 10])], [torch.tensor([1.0, 2.0, 0.0])], draw())
+    assert result["accuracy_length_matched"] == 0.0
 
 
 def test_the_interval_resamples_prompts() -> None:
     """Within a prompt pairs are not independent: four prompts, all right or all wrong, are four coins, not forty."""
     items = [item([1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2], [5] * 11) for _ in range(4)]
     scores = [torch.tensor([sign, *[0.0] * 10]) for sign in (1.0, 1.0, -1.0, -1.0)]
-    found = ranking_metrics(items, scores, draw())
-    assert found["accuracy"] == 0.5 and found["pairs"] == 40
-    assert (found["low"], found["high"]) == pytest.approx(wilson(2, 4))
-    assert found["loss_low"] == pytest.approx(math.log(1 + math.exp(-1)))
-    assert found["loss_high"] == pytest.approx(math.log(1 + math.exp(1)))
+    result = ranking_metrics(items, scores, draw())
+    assert result["accuracy"] == 0.5 and result["pairs"] == 40
+    assert (result["low"], result["high"]) == pytest.approx(wilson(2, 4))
+    assert result["loss_low"] == pytest.approx(math.log(1 + math.exp(-1)))
+    assert result["loss_high"] == pytest.approx(math.log(1 + math.exp(1)))
 
 
 def test_nothing_to_compare_is_said_and_not_divided() -> None:
     for items in ([], [item([1, 1], [3, 4])]):
-        found = ranking_metrics(items, [torch.zeros(2)] * len(items), draw())
-        assert (found["accuracy"], found["pairs"], found["low"], found["high"]) == (0.5, 0, 0.0, 1.0)
-        assert (found["loss"], found["loss_low"], found["loss_high"]) == (math.log(2), None, None)
+        result = ranking_metrics(items, [torch.zeros(2)] * len(items), draw())
+        assert (result["accuracy"], result["pairs"], result["low"], result["high"]) == (0.5, 0, 0.0, 1.0)
+        assert (result["loss"], result["loss_low"], result["loss_high"]) == (math.log(2), None, None)
 
 
 @pytest.mark.parametrize(("gap", "hit"), [(0.1, 1.0), (0.0, 0.5), (-2.0, 0.0)])
@@ -86,8 +86,8 @@ def test_a_level_pair_is_half_right(gap: float, hit: float) -> None:
 
 
 def test_calibration_sorts_by_size_and_tells_the_share_that_was_right() -> None:
-    found = calibration(torch.tensor([3.0, -0.1, 0.1, -2.0]), bins=2)
-    small, large = found
+    result = calibration(torch.tensor([3.0, -0.1, 0.1, -2.0]), bins=2)
+    small, large = result
     assert small["count"] == large["count"] == 2
     assert small["predicted"] == pytest.approx(1 / (1 + math.exp(-0.1))) and small["actual"] == 0.5
     assert large["predicted"] == pytest.approx((1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(-3))) / 2)

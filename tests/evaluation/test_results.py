@@ -45,25 +45,25 @@ BEST = ModelResults(
 @pytest.fixture
 def results() -> Results:
     """Two entries of one model."""
-    found = Results()
-    found.known["x"] = {"figures": {"bpb": 0.5, "text_bytes": 9}, "tasks": {"facts": {"accuracy": 0.7}}}
-    found.add(ModelEntry("sft", Path("x")), SFT)
-    found.add(ModelEntry("best", Path("x"), best_of=2), BEST)
-    return found
+    result = Results()
+    result.known["x"] = {"figures": {"bpb": 0.5, "text_bytes": 9}, "tasks": {"facts": {"accuracy": 0.7}}}
+    result.add(ModelEntry("sft", Path("x")), SFT)
+    result.add(ModelEntry("best", Path("x"), best_of=2), BEST)
+    return result
 
 
 def test_a_model_is_told_with_what_it_knows(results: Results, runtime: Runtime) -> None:
-    told = results.evaluation(SUITES, Scorers(None, None, None, 1.0, runtime, 1000), 0)
-    assert told["models"]["sft"] == {
+    report = results.evaluation(SUITES, Scorers(None, None, None, 1.0, runtime, 1000), 0)
+    assert report["models"]["sft"] == {
         "reward": 1.5,
         "greedy": {"reward": 2.0, "bpb": 0.5},
         "bpb": 0.5,
         "text_bytes": 9,
     }
-    assert told["models"]["best"] == {"reward": 3.0, "greedy": None, "bpb": 0.5, "text_bytes": 9}
-    assert told["suites"] == {"more": {"sft": {"reward": 0.0, "greedy": None}}}
-    assert told["tasks"] == {"facts": {"sft": {"accuracy": 0.7}, "best": {"accuracy": 0.7}}}
-    assert told["best_of"] == {"best": [{"n": 1}]} and told["preference"] == []
+    assert report["models"]["best"] == {"reward": 3.0, "greedy": None, "bpb": 0.5, "text_bytes": 9}
+    assert report["suites"] == {"more": {"sft": {"reward": 0.0, "greedy": None}}}
+    assert report["tasks"] == {"facts": {"sft": {"accuracy": 0.7}, "best": {"accuracy": 0.7}}}
+    assert report["best_of"] == {"best": [{"n": 1}]} and report["preference"] == []
     assert SFT.metrics["test"] == {"reward": 1.5, "greedy": {"reward": 2.0}}  # nothing was written into it
 
 

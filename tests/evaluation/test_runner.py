@@ -24,11 +24,11 @@ from amenable.train.runtime import Runtime
 GENERATION = GenerationConfig(max_new_tokens=10, max_batch_size=8)
 
 
-def asked(*colours: str) -> list[Prompt]:
+def request(*colours: str) -> list[Prompt]:
     return [Prompt((Message("user", f"name a {colour} thing."),), id=colour) for colour in colours]
 
 
-SUITES = Suites({"test": asked("red", "blue", "green"), "more": asked("white", "black")}, best_of_prompts=2)
+SUITES = Suites({"test": request("red", "blue", "green"), "more": request("white", "black")}, best_of_prompts=2)
 
 
 @pytest.fixture(scope="module")
@@ -52,46 +52,46 @@ def test_the_plan_says_sizes_intervals_and_what_is_not_measured(sft: LoadedModel
 
 
 def test_every_suite_is_answered_under_its_decodings(sft: LoadedModel, by: Scorers) -> None:
-    found = evaluate_model(sft, 0.7, replace(SUITES, decodings=("greedy",)), GENERATION, by)
-    assert list(found.metrics) == list(found.answers) == ["test", "more"] and found.curve is None
-    assert {decoding: len(rows or ()) for decoding, rows in found.answers["test"].items()} == {
+    result = evaluate_model(sft, 0.7, replace(SUITES, decodings=("greedy",)), GENERATION, by)
+    assert list(result.metrics) == list(result.answers) == ["test", "more"] and result.curve is None
+    assert {decoding: len(rows or ()) for decoding, rows in result.answers["test"].items()} == {
         "sampled": 3,
         "greedy": 3,
     }
-    assert list(found.answers["more"]) == ["greedy"]
-    figures, more = found.metrics["test"], found.metrics["more"]
+    assert list(result.answers["more"]) == ["greedy"]
+    figures, more = result.metrics["test"], result.metrics["more"]
     assert figures["temperature"] == 0.7 and figures["entropy"] > 0 and figures["kl"] != 0
     assert figures["greedy"]["temperature"] == 0.0 and figures["greedy"]["entropy"] is None
     assert figures["greedy"]["kl"] == 0.0  # a temperature changes no greedy answer
     assert "reward" not in more and more["greedy"]["length"] > 0
     for decoding, temperature in (("sampled", 0.7), ("greedy", 0.0)):
-        said = [group[0].text for group in generate_answers(sft, SUITES.prompts["test"], GENERATION.at(temperature))]
-        assert [row["text"] for row in found.answers["test"][decoding] or ()] == said
+        reply = [group[0].text for group in generate_answers(sft, SUITES.prompts["test"], GENERATION.at(temperature))]
+        assert [row["text"] for row in result.answers["test"][decoding] or ()] == reply
 
 
 def test_a_suite_may_be_sampled_alone(sft: LoadedModel, by: Scorers) -> None:
-    found = evaluate_model(sft, 1.0, replace(SUITES, decodings=("sampled",)), GENERATION, by)
-    assert found.metrics["more"]["greedy"] is None and found.metrics["more"]["kl"] == 0.0
+    result = evaluate_model(sft, 1.0, replace(SUITES, decodings=("sampled",)), GENERATION, by)
+    assert result.metrics["more"]["greedy"] is None and result.metrics["more"]["kl"] == 0.0
 
 
 def test_the_best_of_n_is_the_one_of_the_highest_reward(sft: LoadedModel, by: Scorers) -> None:
     best = replace(sft, entry=replace(sft.entry, best_of=4))
-    found = evaluate_model(best, 1.0, SUITES, GENERATION, by)
+    result = evaluate_model(best, 1.0, SUITES, GENERATION, by)
     prompts = SUITES.prompts["test"][:2]
     groups = generate_answers(sft, prompts, GENERATION, samples=4)
     rewards = torch.tensor(
         [compute_rewards(sft, [prompt] * 4, group, by) for prompt, group in zip(prompts, groups)], dtype=torch.float64
     )
-    rows = found.answers["test"]["sampled"] or []
+    rows = result.answers["test"]["sampled"] or []
     assert [row["reward"] for row in rows] == pytest.approx(rewards.amax(1).tolist(), abs=1e-4)
     chosen = [group[i].text for group, i in zip(groups, rewards.argmax(1).tolist())]
     assert [row["text"] for row in rows] == chosen
     assert {row["kl"] for row in rows} == {best_of_n_kl(4)}  # the policy is the reference
-    figures = found.metrics["test"]
-    assert list(found.metrics) == ["test"] and found.answers["test"]["greedy"] is figures["greedy"] is None
+    figures = result.metrics["test"]
+    assert list(result.metrics) == ["test"] and result.answers["test"]["greedy"] is figures["greedy"] is None
     assert figures["entropy"] is None and figures["kl"] == pytest.approx(best_of_n_kl(4))
-    assert found.curve is not None and [row["n"] for row in found.curve] == [1, 2, 4]
-    for row, expected in zip(found.curve, best_of.curve(rewards, None)):
+    assert result.curve is not None and [row["n"] for row in result.curve] == [1, 2, 4]
+    for row, expected in zip(result.curve, best_of.curve(rewards, None)):
         assert row["reward"] == pytest.approx(expected["reward"], abs=1e-4) and row["gold"] is None
 
 
@@ -109,13 +109,13 @@ def test_what_a_model_knows(sft: LoadedModel, by: Scorers) -> None:
     texts, row = [Text("The rose is red.")], ChoiceRow("The rose is", (" red", " blue"), (0,), "")
     form = next(form for form in FORMS if form.name == "choices")
     shown = [Demonstration((Message("user", "a?"), Message("assistant", "b.")))]
-    found = lm_metrics(
+    result = lm_metrics(
         sft,
         Suites({}, texts=texts, text_tokens=50, demonstrations=shown, tasks={"facts": Task(form, [row])}),
         by,
         GENERATION,
     )
-    assert found["figures"] == {**text_metrics(sft, texts, 50, by), **demonstration_metrics(sft, shown, by)}
+    assert result["figures"] == {**text_metrics(sft, texts, 50, by), **demonstration_metrics(sft, shown, by)}
     expected = form.measure(Examinee(sft, 1000, GENERATION, silent), [row])
-    assert found["tasks"] == {"facts": {"form": "choices", **expected, "cut": 0}}
+    assert result["tasks"] == {"facts": {"form": "choices", **expected, "cut": 0}}
     assert lm_metrics(sft, Suites({}), by, GENERATION) == {"figures": {"bpb": None}, "tasks": {}}

@@ -30,9 +30,9 @@ EVALUATION = {
 
 
 def rows(evaluation: dict[str, Any]) -> list[list[str]]:
-    told = io.StringIO()
-    Console(file=told, width=130).print(table_of(evaluation))
-    return [line.split() for line in told.getvalue().splitlines() if line.strip() and "─" not in line]
+    report = io.StringIO()
+    Console(file=report, width=130).print(table_of(evaluation))
+    return [line.split() for line in report.getvalue().splitlines() if line.strip() and "─" not in line]
 
 
 def test_every_model_has_a_row_a_decoding_and_every_measure_a_column() -> None:

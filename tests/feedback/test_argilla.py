@@ -25,29 +25,29 @@ def record(value, fields=FIELDS, **more):
     ],
 )
 def test_an_order_is_by_the_names_of_fields(value):
-    (found,) = read(record(value, metadata={"batch": 3}))
-    assert dict(zip(found.completions, found.ranks)) == {"Red.": 1.0, "Blue.": 2.0}
-    assert (found.id, found.annotator, found.meta["metadata"]) == ("u1", "p1", {"batch": 3})
-    assert found.meta["question"] == "rank" and found.meta["answers"][found.ranks.index(1.0)] == "response-1"
+    (result,) = read(record(value, metadata={"batch": 3}))
+    assert dict(zip(result.completions, result.ranks)) == {"Red.": 1.0, "Blue.": 2.0}
+    assert (result.id, result.annotator, result.meta["metadata"]) == ("u1", "p1", {"batch": 3})
+    assert result.meta["question"] == "rank" and result.meta["answers"][result.ranks.index(1.0)] == "response-1"
 
 
 def test_ties_and_fields_without_a_rank():
     value = [{"value": name, "rank": rank} for name, rank in (("a", 1), ("b", 1), ("c", None), ("d", 3))]
     fields = {"prompt": "x", "a": "1", "b": "2", "c": "3", "d": "4"}
-    (found,) = read(record(value, fields))
-    assert (found.completions, found.ranks) == (("1", "2", "4"), (1.0, 1.0, 3.0))
-    assert found.meta["fields"] == {"c": "3"}
+    (result,) = read(record(value, fields))
+    assert (result.completions, result.ranks) == (("1", "2", "4"), (1.0, 1.0, 3.0))
+    assert result.meta["fields"] == {"c": "3"}
     assert "1 ranked answers" in str(*read(record(value[2:], fields)))
 
 
 def test_the_better_of_two_is_by_name():
-    (found,) = read(record("response-1"))
-    assert dict(zip(found.completions, found.ranks)) == {"Red.": 1.0, "Blue.": 2.0}
+    (result,) = read(record("response-1"))
+    assert dict(zip(result.completions, result.ranks)) == {"Red.": 1.0, "Blue.": 2.0}
     odd = {"asked": "Which?", "completion-a": "Red.", "completion-b": "Blue."}
     with pytest.raises(Unclear, match="which field is the prompt: asked, completion-a"):
         read(record("completion-b", odd))
-    (found,) = read(record("completion-b", odd), Hints(prompt_field="asked"))
-    assert found.prompt[0].content == "Which?" and dict(zip(found.completions, found.ranks))["Blue."] == 1.0
+    (result,) = read(record("completion-b", odd), Hints(prompt_field="asked"))
+    assert result.prompt[0].content == "Which?" and dict(zip(result.completions, result.ranks))["Blue."] == 1.0
     assert "which are not two" in str(*read(record("b", {"prompt": "x", "a": "1", "b": "2", "c": "3"})))
 
 
@@ -70,8 +70,8 @@ def test_who_gave_up_is_left_out_and_other_answers_are_kept_as_notes():
 
 
 def test_a_written_answer_where_nothing_is_compared():
-    (found,) = read(record("So.", {"text": "Write"}))
-    assert isinstance(found, Demonstration) and [turn.content for turn in found.messages] == ["Write", "So."]
+    (result,) = read(record("So.", {"text": "Write"}))
+    assert isinstance(result, Demonstration) and [turn.content for turn in result.messages] == ["Write", "So."]
     assert "no order of fields" in str(*read(record("So.")))
 
 
@@ -98,19 +98,19 @@ HUB_1 = {
 def test_flat_rows_of_the_hub(row):
     assert is_flat(row) and not is_record(row)
     record = Record(row)
-    found = list(flat_labels(record, "file:1", Hints()))
-    assert [(dict(zip(one.completions, one.ranks))["Red."], one.annotator) for one in found] == [
+    result = list(flat_labels(record, "file:1", Hints()))
+    assert [(dict(zip(one.completions, one.ranks))["Red."], one.annotator) for one in result] == [
         (2.0, "p1"),
         (1.0, "p2"),
     ]
-    assert all(one.prompt[0].content == "Which?" for one in found)
+    assert all(one.prompt[0].content == "Which?" for one in result)
     if row is HUB_2:
-        assert found[1].meta["notes"] == {"why": "clear"} and found[0].id == "r1"
+        assert result[1].meta["notes"] == {"why": "clear"} and result[0].id == "r1"
         assert [*filter(record.filled, record.rest())] == [
             "_server_id", "status", "score", "rank.suggestion", "rank.suggestion.agent",
         ]  # fmt: skip
     else:
-        assert found[0].meta["metadata"] == '{"batch": 3}' and found[0].id == "file:1"
+        assert result[0].meta["metadata"] == '{"batch": 3}' and result[0].id == "file:1"
 
 
 def test_columns_of_version_1_as_datasets_turns_them():
@@ -137,5 +137,5 @@ def test_people_that_are_not_named_are_nobody():
     ],
 )
 def test_what_is_no_label_says_why(row):
-    (found,) = read(row)
-    assert isinstance(found, InvalidRow) and str(found)
+    (result,) = read(row)
+    assert isinstance(result, InvalidRow) and str(result)

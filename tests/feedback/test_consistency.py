@@ -21,8 +21,8 @@ def test_a_pair_preferred_both_ways_is_left_out_with_both_its_labels() -> None:
         ranking("What?", "ba", (1, 2)),
         ranking("Why?", "ba", (2, 1)),
     ]
-    kept, contradictions = split_contradictory(rows)
-    assert kept == [rows[1], rows[3]]
+    stored, contradictions = split_contradictory(rows)
+    assert stored == [rows[1], rows[3]]
     assert contradictions == [Contradiction("Ann", "What?", ("a", "b"))]
 
 
@@ -39,7 +39,7 @@ def test_other_people_other_prompts_and_ties_contradict_nothing() -> None:
 def test_a_cycle_of_three_contradicts_itself_and_what_lies_outside_it_does_not() -> None:
     cycle = [ranking("What?", "ab", (1, 2)), ranking("What?", "bc", (1, 2)), ranking("What?", "ca", (1, 2))]
     outside = ranking("What?", "ad", (1, 2))
-    kept, contradictions = split_contradictory([*cycle, outside])
-    assert kept == [outside]
+    stored, contradictions = split_contradictory([*cycle, outside])
+    assert stored == [outside]
     assert {pair.answers for pair in contradictions} == {("a", "b"), ("b", "c"), ("a", "c")}
     assert cyclic([outside, cycle[0]]) == set()

@@ -30,8 +30,10 @@ def rank(store, texts, ranks, **more):
 
 
 def test_turns_that_are_context_stay_so_through_a_store(tmp_path):
-    asked, said = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No.", "weight": 0}
-    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": [asked, said, asked, {**said, "weight": 1}]}) + "\n")
+    request, reply = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No.", "weight": 0}
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"messages": [request, reply, request, {**reply, "weight": 1}]}) + "\n"
+    )
     with Store(tmp_path / "labels.db") as store:
         assert export_import.import_labels(store, tmp_path / "a.jsonl", "ann", 0.0)["new"] == 1
         export_import.export(store, tmp_path / "out")
@@ -97,8 +99,8 @@ def test_an_export_comes_back_into_another_store(store, tmp_path):
     rank(store, ["a", "b", "c"], [2, 1, 3])
     export_import.export(store, tmp_path / "out")
     with Store(tmp_path / "other.db") as other:
-        found = export_import.import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 5.0)
-        assert found == {"labels": 1, "new": 1, "unusable": 0}
+        outcome = export_import.import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 5.0)
+        assert outcome == {"labels": 1, "new": 1, "unusable": 0}
         assert export_import.import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 6.0)["new"] == 0
         (one,) = other.rankings()
     assert (one.completions, one.ranks, one.annotator) == (("a", "b", "c"), (2.0, 1.0, 3.0), "ann")
@@ -188,9 +190,9 @@ def test_marks_and_line_separators_inside_texts_are_no_ends_of_lines(store, tmp_
     lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     for name, text in (("a.jsonl", lines), ("a.json", json.dumps(rows, ensure_ascii=False, indent=1))):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
-        found = export_import.read(tmp_path / name)
-        assert [one.annotator for one in found.rankings] == ["a", "b"] and found.rejected == []
-        assert found.rankings[0].prompt[0].content == fields["prompt"]
+        outcome = export_import.read(tmp_path / name)
+        assert [one.annotator for one in outcome.rankings] == ["a", "b"] and outcome.rejected == []
+        assert outcome.rankings[0].prompt[0].content == fields["prompt"]
 
 
 def test_a_question_that_an_export_leaves_open_stops_it_and_is_answered_by_a_hint(store, tmp_path):
@@ -213,8 +215,8 @@ def test_what_is_kept_and_what_is_not_is_told(store, tmp_path):
     row = {"model_a": "x", "model_b": "y", "winner": "model_a", "prompt": "Hi", "response_a": "a", "response_b": "b"}
     rows = [{**row, "language": "English", "score": math.nan}, {**row, "winner": None}, {**row, "winner": "z"}, 7]
     file = file_of(tmp_path, "arena.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    found = export_import.read(file)
-    assert found.plan(file) == [
+    outcome = export_import.read(file)
+    assert outcome.plan(file) == [
         "arena.jsonl (comparisons of two models): 1 ranking, 0 demonstrations",
         "stored with them: language, models",
         "1 could not be used: no column 'winner', or winner_model_a, winner_model_b and winner_tie (first: line 2)",
@@ -222,7 +224,7 @@ def test_what_is_kept_and_what_is_not_is_told(store, tmp_path):
         " (first: line 3)",
         "1 could not be used: it is a number, and not as other rows are (comparisons of two models) (first: line 4)",
     ]
-    assert export_import.store_labels(store, file, found, "ann", 1.0) == {"labels": 1, "new": 1, "unusable": 3}
+    assert export_import.store_labels(store, file, outcome, "ann", 1.0) == {"labels": 1, "new": 1, "unusable": 3}
     assert store.rankings()[0].annotator == "ann" and store.rankings()[0].meta["models"] == ["x", "y"]
     argilla = {"fields": {"prompt": "x"}, "responses": {"a": [{"value": "y", "user_id": "p"}]}, "vectors": {"v": [1]}}
     file = file_of(tmp_path, "argilla.json", [argilla])
@@ -235,8 +237,8 @@ def test_parquet_with_values_that_json_has_not(store, tmp_path):
     row = {"model_a": "x", "model_b": "y", "winner": "model_a", "prompt": "Hi", "response_a": "a", "response_b": "b"}
     about = {"time": datetime.datetime(2026, 1, 2), "raw": b"\xff", "weight": math.nan}
     parquet.write_table(pyarrow.Table.from_pylist([{**row, **about}, {**row, "winner": "z"}]), tmp_path / "a.parquet")
-    found = export_import.read(tmp_path / "a.parquet")
-    assert "first: row 2" in found.plan(tmp_path / "a.parquet")[-1]
+    outcome = export_import.read(tmp_path / "a.parquet")
+    assert "first: row 2" in outcome.plan(tmp_path / "a.parquet")[-1]
     assert export_import.import_labels(store, tmp_path / "a.parquet", None, 1.0)["new"] == 1
     assert store.rankings()[0].meta["time"] == "2026-01-02 00:00:00" and "weight" not in store.rankings()[0].meta
 
@@ -367,20 +369,20 @@ def test_any_value_at_any_place_gives_labels_or_an_error_with_its_line(tmp_path,
         rows = [row, {**rows[1], "parent_id": "m1", "message_id": "m2"}, {**row, "parent_id": "m1", "message_id": "m3"}]
     file = file_of(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     try:
-        found = export_import.read(file, Hints(buckets=("x", "r")))
-        lines = found.plan(file)
+        outcome = export_import.read(file, Hints(buckets=("x", "r")))
+        lines = outcome.plan(file)
     except InputError as error:
         assert form == "messages" or "line 2" in str(error), error
         return
-    assert all(number == 2 for number, _ in found.rejected) or form == "messages"
-    assert lines and len(found.rankings) + len(found.demonstrations) >= 2
-    with Store(tmp_path / "labels.db") as kept:
-        counts = export_import.store_labels(kept, file, found, None, 1.0, Hints(buckets=("x", "r")))
-        assert counts["unusable"] == len(found.rejected)
+    assert all(number == 2 for number, _ in outcome.rejected) or form == "messages"
+    assert lines and len(outcome.rankings) + len(outcome.demonstrations) >= 2
+    with Store(tmp_path / "labels.db") as stored:
+        counts = export_import.store_labels(stored, file, outcome, None, 1.0, Hints(buckets=("x", "r")))
+        assert counts["unusable"] == len(outcome.rejected)
 
 
 @pytest.mark.parametrize("form", [form for form in ROWS if form not in ("messages", "demonstration", "alpaca")])
 def test_every_form_is_read_as_it_is(tmp_path, form):
     file = file_of(tmp_path, "a.json", [ROWS[form]])
-    found = export_import.read(file, Hints(buckets=("x", "r")))
-    assert found.rankings and found.rejected == [] and found.rankings[0].completions
+    outcome = export_import.read(file, Hints(buckets=("x", "r")))
+    assert outcome.rankings and outcome.rejected == [] and outcome.rankings[0].completions

@@ -48,8 +48,8 @@ def test_answers_of_which_no_ranking_can_be_made(answers, why):
 
 def test_what_is_made_keeps_what_holds_something():
     meta = {"notes": {}, "question": "rank", "other": None}
-    made = make_ranking(PROMPT, ["a", ""], [1, 2], "x", "ann", meta)
-    assert made == Ranking(PROMPT, ("a", ""), (1.0, 2.0), "x", "ann", {"question": "rank"})
+    built = make_ranking(PROMPT, ["a", ""], [1, 2], "x", "ann", meta)
+    assert built == Ranking(PROMPT, ("a", ""), (1.0, 2.0), "x", "ann", {"question": "rank"})
     written = make_demonstration("Hi", "Hello.", "x", "ann", meta)
     assert [turn.content for turn in written.messages] == ["Hi", "Hello."]
     assert written.meta == {"annotator": "ann", "question": "rank"}

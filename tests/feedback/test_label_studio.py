@@ -25,8 +25,8 @@ def read(row, hints=None, labels=task_labels):
 
 
 def only(row, hints=None, labels=task_labels):
-    (found,) = read(row, hints, labels)
-    return found
+    (outcome,) = read(row, hints, labels)
+    return outcome
 
 
 @pytest.mark.parametrize("order", [["prompt", "answer1", "answer2"], ["answer2", "answer1", "prompt"]])
@@ -34,11 +34,11 @@ def only(row, hints=None, labels=task_labels):
 @pytest.mark.parametrize("selected", ["left", "right"])
 def test_left_is_the_first_tag_whatever_the_order_of_the_columns(order, to_name, left, selected):
     texts = {"prompt": "Which?", "answer1": "Red.", "answer2": "Blue."}
-    found = only(task({name: texts[name] for name in order}, pairwise(selected, to_name)))
+    outcome = only(task({name: texts[name] for name in order}, pairwise(selected, to_name)))
     right = "answer2" if left == "answer1" else "answer1"
-    assert found.completions == (texts[left], texts[right]) and found.prompt[0].content == "Which?"
-    assert found.ranks == ((1.0, 2.0) if selected == "left" else (2.0, 1.0))
-    assert (found.id, found.annotator, found.meta["answers"]) == ("7", "3", [left, right])
+    assert outcome.completions == (texts[left], texts[right]) and outcome.prompt[0].content == "Which?"
+    assert outcome.ranks == ((1.0, 2.0) if selected == "left" else (2.0, 1.0))
+    assert (outcome.id, outcome.annotator, outcome.meta["answers"]) == ("7", "3", [left, right])
 
 
 DATA = {"answer1": "Red.", "answer2": "Blue.", "prompt": "Which?", "source": "web"}
@@ -50,9 +50,9 @@ def test_tags_that_are_not_called_as_fields_need_an_answer():
         read(row)
     layout = Layout(fields={"txt-1": "answer2", "txt-2": "answer1"})
     for hints in (Hints(layout=layout), Hints(left_field="answer2", right_field="answer1")):
-        found = only(row, hints)
-        assert found.completions == ("Blue.", "Red.") and found.ranks == (1.0, 2.0)
-        assert found.meta["fields"] == {"source": "web"}
+        outcome = only(row, hints)
+        assert outcome.completions == ("Blue.", "Red.") and outcome.ranks == (1.0, 2.0)
+        assert outcome.meta["fields"] == {"source": "web"}
     with pytest.raises(Unclear, match="are not two of"):
         read(row, Hints(left_field="answer2", right_field="nowhere"))
 
@@ -71,17 +71,17 @@ def test_the_prompt_is_not_guessed_by_the_order_of_the_columns():
 
 
 def test_an_order_of_items():
-    found = only(task({"prompt": "Order", "items": ITEMS}, ranker({"rank": ["2", "3", "1"]})))
-    assert (found.completions, found.ranks) == (("second", "third", "first"), (1.0, 2.0, 3.0))
-    assert found.meta["answers"] == ["2", "3", "1"]
+    outcome = only(task({"prompt": "Order", "items": ITEMS}, ranker({"rank": ["2", "3", "1"]})))
+    assert (outcome.completions, outcome.ranks) == (("second", "third", "first"), (1.0, 2.0, 3.0))
+    assert outcome.meta["answers"] == ["2", "3", "1"]
 
 
 @pytest.mark.parametrize("hints", [Hints(buckets=("good", "so-so", "bad")),
                                    Hints(layout=Layout(buckets={"rank": ("good", "so-so", "bad")}))])  # fmt: skip
 def test_buckets_in_their_order_their_items_tied(hints):
     row = task({"prompt": "Order", "items": ITEMS}, ranker({"bad": [2], "so-so": [], "_": [], "good": ["3", "1"]}))
-    found = only(row, hints)
-    assert (found.completions, found.ranks) == (("third", "first", "second"), (1.0, 1.0, 3.0))
+    outcome = only(row, hints)
+    assert (outcome.completions, outcome.ranks) == (("third", "first", "second"), (1.0, 1.0, 3.0))
 
 
 def test_buckets_whose_order_is_not_said_need_an_answer():
@@ -113,9 +113,9 @@ def test_written_answers_choices_and_cancelled_annotations():
     text = {"type": "textarea", "from_name": "t", "value": {"text": ["An", "answer."]}}
     choice = {"type": "choices", "from_name": "sure", "value": {"choices": ["very"]}}
     row = task({"prompt": "Write"}, text, choice, lead_time=12.5)
-    found = only(row)
-    assert isinstance(found, Demonstration) and found.messages[1].content == "An\nanswer."
-    assert found.meta == {"annotator": "3", "lead_time": 12.5, "notes": {"sure": {"choices": ["very"]}}}
+    outcome = only(row)
+    assert isinstance(outcome, Demonstration) and outcome.messages[1].content == "An\nanswer."
+    assert outcome.meta == {"annotator": "3", "lead_time": 12.5, "notes": {"sure": {"choices": ["very"]}}}
     assert read(task(DATA, pairwise("left"), was_cancelled=True)) == []
     assert "type 'rectangle'" in str(only(task(DATA, {"type": "rectangle", "value": {}})))
 
@@ -133,8 +133,8 @@ def test_written_answers_choices_and_cancelled_annotations():
     ],
 )
 def test_labels_that_are_none_say_why(result, why):
-    found = only(task({**DATA, "items": ITEMS}, result))
-    assert isinstance(found, InvalidRow) and why in str(found)
+    outcome = only(task({**DATA, "items": ITEMS}, result))
+    assert isinstance(outcome, InvalidRow) and why in str(outcome)
 
 
 def minimal(**columns):
@@ -152,10 +152,10 @@ def test_an_annotation_of_json_min():
         types={"pw": "pairwise", "sure": "choices"},
         shows={"pw": "b,a", "sure": "a"},
     )
-    found = only(row, Hints(layout=layout), minimal_labels)
-    assert isinstance(found, Ranking) and found.completions == ("Blue.", "Red.") and found.ranks == (2.0, 1.0)
-    assert (found.id, found.annotator, found.meta["lead_time"]) == ("7", "3", 2.5)
-    assert found.meta["notes"] == {"sure": {"choices": "very"}}
+    outcome = only(row, Hints(layout=layout), minimal_labels)
+    assert isinstance(outcome, Ranking) and outcome.completions == ("Blue.", "Red.") and outcome.ranks == (2.0, 1.0)
+    assert (outcome.id, outcome.annotator, outcome.meta["lead_time"]) == ("7", "3", 2.5)
+    assert outcome.meta["notes"] == {"sure": {"choices": "very"}}
     hinted = only(row, Hints(left_field="answer1", right_field="answer2"), minimal_labels)
     assert (hinted.completions, hinted.ranks) == (("Red.", "Blue."), (2.0, 1.0))
 

@@ -16,36 +16,36 @@ def battles(a, b, won, lost, tied=0, lengths=None):
     return [Comparison(a, b, score, lengths) for score in scores]
 
 
-def by_name(found):
-    return {row["name"]: row for row in found["players"]}
+def by_name(result):
+    return {row["name"]: row for row in result["players"]}
 
 
 def test_counts_and_win_rates_by_hand() -> None:
-    found = leaderboard([*battles("a", "b", 6, 2, 2), Comparison("b", "a", 0.5, both_bad=True)], CONFIG)
-    a, b = (by_name(found)[name] for name in "ab")
+    result = leaderboard([*battles("a", "b", 6, 2, 2), Comparison("b", "a", 0.5, both_bad=True)], CONFIG)
+    a, b = (by_name(result)[name] for name in "ab")
     counts = {"battles": 11, "wins": 6, "losses": 2, "ties": 3, "both_bad": 1}
     assert {name: a[name] for name in counts} == counts
     assert (b["wins"], b["losses"], b["ties"]) == (2, 6, 3)
-    assert a["score"] == pytest.approx(7.5 / 11) == found["win_rates"]["a"]["b"]["score"]
-    assert found["win_rates"]["b"]["a"] == {"score": pytest.approx(3.5 / 11), "count": 11}
-    assert found["win_rates"]["a"].get("a") is None and a["length"] is None
-    assert json.loads(json.dumps(found)) == found
+    assert a["score"] == pytest.approx(7.5 / 11) == result["win_rates"]["a"]["b"]["score"]
+    assert result["win_rates"]["b"]["a"] == {"score": pytest.approx(3.5 / 11), "count": 11}
+    assert result["win_rates"]["a"].get("a") is None and a["length"] is None
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_the_ratings_are_those_of_the_votes_best_first() -> None:
     votes = [*battles("a", "b", 30, 5), *battles("b", "c", 30, 5), *battles("a", "c", 33, 2)]
-    found = leaderboard(votes, CONFIG)
-    assert [row["name"] for row in found["players"]] == ["a", "b", "c"]
-    assert [row["rank"] for row in found["players"]] == [1, 2, 3]
+    result = leaderboard(votes, CONFIG)
+    assert [row["name"] for row in result["players"]] == ["a", "b", "c"]
+    assert [row["rank"] for row in result["players"]] == [1, 2, 3]
     expected = bradley_terry(votes, prior=CONFIG.prior)
-    for name, row in by_name(found).items():
+    for name, row in by_name(result).items():
         assert row["rating"] == expected[name] and row["low"] < row["rating"] < row["high"]
         assert row["elo"] == elo(votes, k=4.0)[name]
 
 
 def test_models_that_cannot_be_told_apart_share_a_rank() -> None:
-    found = leaderboard(battles("a", "b", 4, 3), CONFIG)
-    assert [row["rank"] for row in found["players"]] == [1, 1]
+    result = leaderboard(battles("a", "b", 4, 3), CONFIG)
+    assert [row["rank"] for row in result["players"]] == [1, 1]
 
 
 def test_elo_follows_its_order_and_its_stake() -> None:
@@ -60,8 +60,8 @@ def test_elo_follows_its_order_and_its_stake() -> None:
 
 
 def test_the_anchor_stands_at_its_level() -> None:
-    found = by_name(leaderboard(battles("a", "b", 6, 2), replace(CONFIG, anchor="b", level=1500.0)))
-    assert found["b"]["rating"] == found["b"]["low"] == found["b"]["high"] == 1500 < found["a"]["rating"]
+    result = by_name(leaderboard(battles("a", "b", 6, 2), replace(CONFIG, anchor="b", level=1500.0)))
+    assert result["b"]["rating"] == result["b"]["low"] == result["b"]["high"] == 1500 < result["a"]["rating"]
     with pytest.raises(InputError, match="anchor 'z'"):
         leaderboard(battles("a", "b", 6, 2), replace(CONFIG, anchor="z"))
 
@@ -84,8 +84,8 @@ def test_at_equal_length_a_long_winded_winner_falls() -> None:
 
 def test_battles_without_lengths_are_left_out_and_told() -> None:
     votes = [*battles("a", "b", 4, 2, lengths=(10, 20)), *battles("a", "b", 9, 0)]
-    found = leaderboard(votes, replace(CONFIG, length_controlled=True))
-    assert found["battles"] == 6 and found["unmeasured"] == 9
+    result = leaderboard(votes, replace(CONFIG, length_controlled=True))
+    assert result["battles"] == 6 and result["unmeasured"] == 9
     with pytest.raises(InputError, match=r"lengths of its answers.*--rating.length-controlled"):
         leaderboard(battles("a", "b", 9, 0), replace(CONFIG, length_controlled=True))
 
@@ -102,10 +102,10 @@ def test_pairs_of_one_ranking_say_less_than_votes_apart() -> None:
 
 
 def test_a_single_vote_makes_nobody_surely_better() -> None:
-    found = leaderboard(battles("north", "south", 1, 0), CONFIG)
-    assert [row["rank"] for row in found["players"]] == [1, 1]
-    assert [row["name"] for row in found["players"]] == ["north", "south"]
-    for row in found["players"]:
+    result = leaderboard(battles("north", "south", 1, 0), CONFIG)
+    assert [row["rank"] for row in result["players"]] == [1, 1]
+    assert [row["name"] for row in result["players"]] == ["north", "south"]
+    for row in result["players"]:
         assert row["low"] < 1000 < row["high"] and row["high"] - row["low"] > 400
 
 
@@ -125,8 +125,8 @@ def test_groups_that_never_met_and_names_of_several_models_are_told() -> None:
 
 
 def test_nothing_was_said_yet() -> None:
-    found = leaderboard([], CONFIG)
-    assert found["players"] == [] and found["win_rates"] == {} and found["battles"] == 0
+    result = leaderboard([], CONFIG)
+    assert result["players"] == [] and result["win_rates"] == {} and result["battles"] == 0
 
 
 def test_impossible_terms_are_refused() -> None:

@@ -57,8 +57,8 @@ def test_the_flat_table_holds_the_same_whatever_its_order():
         ((number, tree),), rejected = trees_of(list(enumerate(order, start=1)))
         assert rejected == []
         assert order[number - 1]["message_id"] == "1"
-        found = {one.id: dict(zip(one.completions, one.ranks)) for one in read(tree)}
-        assert found == {one.id: dict(zip(one.completions, one.ranks)) for one in read(TREE)}
+        result = {one.id: dict(zip(one.completions, one.ranks)) for one in read(tree)}
+        assert result == {one.id: dict(zip(one.completions, one.ranks)) for one in read(TREE)}
 
 
 def test_messages_that_reply_to_each_other_or_to_nobody_there_are_told():
@@ -89,5 +89,5 @@ def test_messages_that_reply_to_each_other_or_to_nobody_there_are_told():
     ],
 )
 def test_what_is_no_tree_says_why(prompt, why):
-    found = read({**TREE, "prompt": prompt})
-    assert all(isinstance(one, InvalidRow) for one in found) and any(why in str(one) for one in found)
+    result = read({**TREE, "prompt": prompt})
+    assert all(isinstance(one, InvalidRow) for one in result) and any(why in str(one) for one in result)

@@ -46,18 +46,18 @@ def store(tmp_path):
 
 
 def test_agreement_is_that_of_the_pairs(store):
-    found = quality.figures(store)["agreement"]
+    result = quality.figures(store)["agreement"]
     # of 90 comparisons of two people on a pair, Cy is contrary to two people on three pairs
-    assert found["tasks"] == 10
-    assert found["pairwise"]["share"] == pytest.approx(84 / 90) and found["pairwise"]["n"] == 90
-    assert found["pairwise"]["low"] < 84 / 90 <= found["pairwise"]["high"]
-    cohens = {tuple(one["people"]): one["value"] for one in found["cohen"]}
+    assert result["tasks"] == 10
+    assert result["pairwise"]["share"] == pytest.approx(84 / 90) and result["pairwise"]["n"] == 90
+    assert result["pairwise"]["low"] < 84 / 90 <= result["pairwise"]["high"]
+    cohens = {tuple(one["people"]): one["value"] for one in result["cohen"]}
     # with the first answer the best throughout there is no chance agreement to go beyond
     assert cohens["Ann", "Bo"] is None
     assert cohens["Ann", "Cy"] == pytest.approx(0.0)
     # 30 units of three values, -1 in 87 of 90 places, one unit of (-1, -1, 1) thrice:
     # D_o = 3 * (2 * 2 * 4) / 2 = 24, D_e = 2 * 87 * 3 * 4 / 89
-    assert found["krippendorff"]["value"] == pytest.approx(1 - 24 * 89 / (2 * 87 * 3 * 4))
+    assert result["krippendorff"]["value"] == pytest.approx(1 - 24 * 89 / (2 * 87 * 3 * 4))
 
 
 def test_one_shared_task_says_little_of_how_people_agree(tmp_path):
@@ -66,13 +66,17 @@ def test_one_shared_task_says_little_of_how_people_agree(tmp_path):
         queue = TaskQueue(store, [a_task(0)], AssignmentPolicy(raters=2), clock=lambda: 7200.0)
         said(queue, "Ann", lambda task: [1, 2, 2])
         said(queue, "Bo", lambda task: [2, 3, 1])
-        found = quality.figures(store, score=lambda *_: [3.0, 2.0, 1.0])
-        alike = found["agreement"]["pairwise"]
+        result = quality.figures(store, score=lambda *_: [3.0, 2.0, 1.0])
+        alike = result["agreement"]["pairwise"]
         assert (alike["share"], alike["n"]) == (0.5, 2) and alike["low"] < 0.1 and alike["high"] > 0.9
-        assert found["agreement"]["krippendorff"]["value"] is not None
-        for told in (found["agreement"]["krippendorff"], found["agreement"]["fleiss"], *found["agreement"]["cohen"]):
-            assert told["low"] is None and told["high"] is None
-        assert found["reward_model"]["all"]["high"] - found["reward_model"]["all"]["low"] > 0.5
+        assert result["agreement"]["krippendorff"]["value"] is not None
+        for report in (
+            result["agreement"]["krippendorff"],
+            result["agreement"]["fleiss"],
+            *result["agreement"]["cohen"],
+        ):
+            assert report["low"] is None and report["high"] is None
+        assert result["reward_model"]["all"]["high"] - result["reward_model"]["all"]["low"] > 0.5
 
 
 def test_what_each_person_did(store):
@@ -96,9 +100,9 @@ def test_the_reward_model_is_compared_with_everybody(store):
     def score(prompt, completions, ended):
         return [-ord(text[0]) for text in completions]
 
-    found = quality.figures(store, score=score)["reward_model"]
-    assert found["all"]["share"] == pytest.approx(87 / 90)
-    assert {one["name"]: one["share"] for one in found["people"]} == {"Ann": 1.0, "Bo": 1.0, "Cy": pytest.approx(0.9)}
+    result = quality.figures(store, score=score)["reward_model"]
+    assert result["all"]["share"] == pytest.approx(87 / 90)
+    assert {one["name"]: one["share"] for one in result["people"]} == {"Ann": 1.0, "Bo": 1.0, "Cy": pytest.approx(0.9)}
 
 
 def test_places_on_the_page_and_haste(tmp_path):
@@ -114,9 +118,9 @@ def test_places_on_the_page_and_haste(tmp_path):
 
         said(queue, "Dee", first)
         said(queue, "Eva", lambda task: [1, 2, 3])
-        (found,) = quality.positions(quality.rankings_of(store, store.active("ranking")))
-        assert found["answers"] == 3 and found["expected"] == pytest.approx(1 / 3)
-        assert found["places"][0]["share"] > 0.5 and found["places"][0]["low"] > 1 / 3
+        (result,) = quality.positions(quality.rankings_of(store, store.active("ranking")))
+        assert result["answers"] == 3 and result["expected"] == pytest.approx(1 / 3)
+        assert result["places"][0]["share"] > 0.5 and result["places"][0]["low"] > 1 / 3
         assert quality.figures(store)["hasty"] == []
         one = queue.assignments[queue.history["Eva"][-1]]
         queue.undo("Eva")
@@ -127,6 +131,6 @@ def test_places_on_the_page_and_haste(tmp_path):
 
 def test_an_empty_store_has_no_figures_and_no_mistakes(tmp_path):
     with Store(tmp_path / "labels.db") as store:
-        found = quality.figures(store, score=lambda *_: [])
-        assert found["people"] == [] and found["agreement"]["pairwise"]["share"] is None
-        assert found["reward_model"]["all"]["share"] is None
+        result = quality.figures(store, score=lambda *_: [])
+        assert result["people"] == [] and result["agreement"]["pairwise"]["share"] is None
+        assert result["reward_model"]["all"]["share"] is None

@@ -43,10 +43,10 @@ def pair(*shares):
 
 
 def test_preferences_of_all_pairs():
-    found = preferences(torch.tensor([[[logit(0.8), 0.0, NAN]]]))
-    assert found.shape == (1, 1, 3)
-    assert float(found[0, 0, 0]) == pytest.approx(0.8)
-    assert found[0, 0, 1:].isnan().all()
+    result = preferences(torch.tensor([[[logit(0.8), 0.0, NAN]]]))
+    assert result.shape == (1, 1, 3)
+    assert float(result[0, 0, 0]) == pytest.approx(0.8)
+    assert result[0, 0, 1:].isnan().all()
 
 
 def test_disagreement_by_hand():
@@ -143,8 +143,8 @@ def test_every_rule_keeps_to_the_budget_and_asks_nothing_twice(rule, pool):
 @pytest.mark.parametrize("rule", RULES)
 def test_no_prompt_is_asked_again_while_others_wait(rule, pool):
     pool = Pool(30, pool.scores, pool.embeddings.repeat_interleave(2, dim=0)[:30], pool.keys)
-    asked = choose(rule, pool, 15, draw())
-    assert len({number // 2 for number in asked}) == 15
+    request = choose(rule, pool, 15, draw())
+    assert len({number // 2 for number in request}) == 15
 
 
 def test_chance_decides_at_random(pool):
@@ -180,10 +180,10 @@ def test_a_rule_says_what_it_lacks():
 
 
 def test_word_vectors():
-    found = word_vectors(["Name a red thing", "name a RED thing", "Where does Ann live?", ""])
-    assert torch.equal(found[0], found[1])
-    assert float(found[0] @ found[2]) < 0.2
-    assert found.norm(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0, 0.0])
+    result = word_vectors(["Name a red thing", "name a RED thing", "Where does Ann live?", ""])
+    assert torch.equal(result[0], result[1])
+    assert float(result[0] @ result[2]) < 0.2
+    assert result.norm(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0, 0.0])
 
 
 def test_groups_are_found_through_others():

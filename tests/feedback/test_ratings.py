@@ -121,9 +121,9 @@ def test_intervals_of_two_by_hand(won, lost):
     top = max(heights)
     inside = [gap for gap, height in zip(gaps, heights) if height >= top - 1.920729]
     best = gaps[heights.index(top)]
-    found = rate(battles("a", "b", won, lost), level=0)
-    assert [value / SCALE * 2 for value in found["a"]] == pytest.approx([best, inside[0], inside[-1]], abs=2e-3)
-    assert [-value for value in found["b"]] == pytest.approx([found["a"].rating, found["a"].high, found["a"].low])
+    result = rate(battles("a", "b", won, lost), level=0)
+    assert [value / SCALE * 2 for value in result["a"]] == pytest.approx([best, inside[0], inside[-1]], abs=2e-3)
+    assert [-value for value in result["b"]] == pytest.approx([result["a"].rating, result["a"].high, result["a"].low])
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_intervals_of_two_by_hand(won, lost):
     ],
 )
 def test_few_and_unanimous_votes(votes, a, b):
-    found = rate(battles("a", "b", votes, 0))
-    assert found["a"] == pytest.approx(a, abs=0.5) and found["b"] == pytest.approx(b, abs=0.5)
+    result = rate(battles("a", "b", votes, 0))
+    assert result["a"] == pytest.approx(a, abs=0.5) and result["b"] == pytest.approx(b, abs=0.5)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 20])
@@ -165,8 +165,8 @@ def test_intervals_of_rankings_hold_the_truth_and_those_of_their_pairs_apart_do_
         games = [Comparison(a, b, 1.0) for order in orders for a, b in combinations(order, 2)]
         groups = [number for number in range(4) for _ in range(21)]
         for is_grouped in held:
-            found = rate(games, groups=groups if is_grouped else None, level=0.0)
-            held[is_grouped] += sum(one.low <= 0 <= one.high for one in found.values())
+            result = rate(games, groups=groups if is_grouped else None, level=0.0)
+            held[is_grouped] += sum(one.low <= 0 <= one.high for one in result.values())
     assert held[False] / 140 < 0.85 and 0.92 <= held[True] / 140 < 1
 
 
@@ -187,9 +187,9 @@ def test_intervals_shrink_with_battles_and_order_does_not_matter():
 
 
 def test_groups_that_never_met_are_told_apart_by_nothing():
-    found = rate(battles("a", "b", 50, 50) + battles("x", "y", 50, 50))
-    assert all(one.high - one.low > 300 for one in found.values())
-    assert found["a"].high - found["a"].low > 3 * (rate(battles("a", "b", 50, 50))["a"].high - 1000)
+    result = rate(battles("a", "b", 50, 50) + battles("x", "y", 50, 50))
+    assert all(one.high - one.low > 300 for one in result.values())
+    assert result["a"].high - result["a"].low > 3 * (rate(battles("a", "b", 50, 50))["a"].high - 1000)
 
 
 def test_length_is_told_apart_by_hand():
@@ -224,8 +224,8 @@ def test_a_judge_that_sees_only_length_leaves_a_finite_worth():
     games = battles("a", "b", 20, 0) + battles("a", "b", 0, 20)
     ratings, worth = length_controlled(games, [10.0] * 20 + [-10.0] * 20)
     assert ratings["a"] == pytest.approx(ratings["b"]) and 400 < worth < 4000
-    found, interval = rate_length_controlled(games, [10.0] * 20 + [-10.0] * 20)
-    assert found["a"].rating == ratings["a"] and interval.rating == worth
+    result, interval = rate_length_controlled(games, [10.0] * 20 + [-10.0] * 20)
+    assert result["a"].rating == ratings["a"] and interval.rating == worth
     assert 0 < interval.low < worth - 100 and worth + 100 < interval.high < 10_000
 
 

@@ -98,11 +98,11 @@ def test_many_rankings_are_stored_at_once(tmp_path):
 
 def test_threads_and_stores_may_write_at_once(tmp_path):
     path = tmp_path / "feedback.db"
-    kept: list[int] = []
+    stored: list[int] = []
 
     def say(store, who):
         for i in range(10):
-            kept.append(store.append("note", {"who": who, "i": i}, 0.0))
+            stored.append(store.append("note", {"who": who, "i": i}, 0.0))
 
     with Store(path) as one, Store(path) as other:
         threads = [threading.Thread(target=say, args=(store, n)) for n, store in enumerate((one, one, other))]
@@ -111,7 +111,7 @@ def test_threads_and_stores_may_write_at_once(tmp_path):
         for thread in threads:
             thread.join()
         events = one.events()
-    assert sorted(kept) == [event.id for event in events] == list(range(1, 31))
+    assert sorted(stored) == [event.id for event in events] == list(range(1, 31))
     for who in range(3):
         assert [event.payload["i"] for event in events if event.payload["who"] == who] == list(range(10))
 
@@ -136,12 +136,12 @@ def test_what_was_acknowledged_survives_a_killed_process(tmp_path):
     rest, _ = writer.communicate()
     acknowledged += [tuple(map(int, line.split())) for line in rest.splitlines(keepends=True) if line.endswith("\n")]
     with Store(path) as store:
-        kept = {event.id: event.payload["i"] for event in store.events()}
+        stored = {event.id: event.payload["i"] for event in store.events()}
         assert len(acknowledged) >= 40
         for identity, number in acknowledged:
-            assert kept[identity] == number
-        assert len(kept) - len(acknowledged) in (0, 1)  # one may have been kept without a chance to say so
-        assert store.append("note", {"i": -1}, 0.0) > max(kept)
+            assert stored[identity] == number
+        assert len(stored) - len(acknowledged) in (0, 1)  # one may have been kept without a chance to say so
+        assert store.append("note", {"i": -1}, 0.0) > max(stored)
         assert store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert store.connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: synced at every commit
 

@@ -52,11 +52,11 @@ def test_a_vote_is_a_comparison_of_left_against_right(store, choice, score):
 
 def test_a_ranking_is_a_comparison_of_every_two_models(store):
     store.append("ranking", payload_of(ranking(["a", "bb", "ccc"], [2, 1, 2], ["m", "n", "o"])), None)
-    found = comparisons(store)
-    assert [(one.a, one.b, one.score, one.lengths) for one in found] == [
+    result = comparisons(store)
+    assert [(one.a, one.b, one.score, one.lengths) for one in result] == [
         ("m", "n", 0.0, (1, 2)), ("m", "o", 0.5, (1, 3)), ("n", "o", 1.0, (2, 3)),
     ]  # fmt: skip
-    assert {one.group for one in found} == {"event 1"} and found[0].annotator == "judge"
+    assert {one.group for one in result} == {"event 1"} and result[0].annotator == "judge"
 
 
 def test_answers_of_one_model_and_of_none_fight_nobody(store):
@@ -105,13 +105,13 @@ def test_comparisons_as_arenas_publish_them(tmp_path, whole):
         {"model_a": "y", "model_b": "x", "winner": "model_b", "answer_a": "ab", "answer_b": "c"},
         {"model_a": "x", "model_b": "x", "winner": "tie"},
     ]
-    found = read_comparisons(write(tmp_path / "battles.json", rows, whole))
-    assert found == [
+    result = read_comparisons(write(tmp_path / "battles.json", rows, whole))
+    assert result == [
         Comparison("x", "y", 1.0, annotator="Cy"),
         Comparison("x", "y", 0.5, (4, 8), both_bad=True),
         Comparison("y", "x", 0.0, (2, 1)),
     ]
-    assert read_comparisons(tmp_path / "battles.json", ("Cy",)) == found[:1]
+    assert read_comparisons(tmp_path / "battles.json", ("Cy",)) == result[:1]
 
 
 def test_rankings_of_a_file(tmp_path):
@@ -127,8 +127,8 @@ def test_alpaca_eval_and_lmsys_are_rated_too(tmp_path):
         {"model_a": "m", "model_b": "n", "winner_model_a": 0, "winner_model_b": 0, "winner_tie": 1,
          "prompt": '["x", "y"]', "response_a": '["one","two"]', "response_b": '["four","five"]'},
     ]  # fmt: skip
-    found = read_comparisons(write(tmp_path / "battles.jsonl", rows))
-    assert [(one.a, one.b, one.score, one.lengths) for one in found] == [
+    result = read_comparisons(write(tmp_path / "battles.jsonl", rows))
+    assert [(one.a, one.b, one.score, one.lengths) for one in result] == [
         ("m", "n", 0.75, (1, 2)), ("m", "n", 0.5, (6, 8)),
     ]  # fmt: skip
 
@@ -190,8 +190,8 @@ def test_a_text_that_two_models_gave_counts_for_both(store, tmp_path):
     assert [(one.a, one.b, one.score) for one in comparisons(store)] == expected
     row = {"completions": ["a", "bb"], "ranking": [1, 2], **model_columns([("m", "n"), ("o",)])}
     assert row["other_models"] == [["n"], []]
-    found = read_comparisons(write(tmp_path / "rankings.jsonl", [row]))
-    assert [(one.a, one.b, one.score) for one in found] == expected
+    result = read_comparisons(write(tmp_path / "rankings.jsonl", [row]))
+    assert [(one.a, one.b, one.score) for one in result] == expected
     ranked = ranking(["a", "bb"], [1, 2])
     ranked.meta.update(model_columns([("m", "n"), ("o",)]))
     store.append("ranking", payload_of(ranked), None)
@@ -199,8 +199,8 @@ def test_a_text_that_two_models_gave_counts_for_both(store, tmp_path):
 
 
 def test_models_that_share_one_text_and_differ_in_another():
-    found = from_ranking([("m", "n"), ("n",), ()], ["a", "b", "c"], [2, 1, 3], "?", "g")
-    assert [(one.a, one.b, one.score) for one in found] == [("m", "n", 0.0)]
+    result = from_ranking([("m", "n"), ("n",), ()], ["a", "b", "c"], [2, 1, 3], "?", "g")
+    assert [(one.a, one.b, one.score) for one in result] == [("m", "n", 0.0)]
     for odd in ({"models": "mn"}, {"models": ["m"]}, {"models": [{}, [1]]}, {"models": 7}):
         assert models_of({"completions": ["a", "b"], "meta": odd}) == [(), ()]
     assert models_of({"completions": ["a", "b"], "models": ["m", "n"], "other_models": ["o", 3]}) == [("m",), ("n",)]

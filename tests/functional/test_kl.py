@@ -182,12 +182,12 @@ def test_the_kl_from_hidden_states_has_the_policys_gradient(chunk):
     draw = torch.Generator().manual_seed(2)
     hidden, weight, ref_hidden, ref_weight = (torch.randn(5, 4, generator=draw).double() for _ in range(4))
     ours, columns = hidden.requires_grad_(), weight.requires_grad_()
-    found = torch.autograd.grad(
+    result = torch.autograd.grad(
         kl.linear_kl(ours, columns, ref_hidden, ref_weight, 0.5, 2.0, chunk).sum(), (ours, columns)
     )
     exact = kl.exact_kl(ours @ columns.t(), ref_hidden @ ref_weight.t(), 0.5, 2.0).sum()
     expected = torch.autograd.grad(exact, (ours, columns))
-    assert all(torch.allclose(*pair) for pair in zip(found, expected))
+    assert all(torch.allclose(*pair) for pair in zip(result, expected))
 
 
 @pytest.mark.parametrize("chunk", [7, 1 << 20])

@@ -60,23 +60,23 @@ def test_entropy_is_finite_where_a_logit_is_minus_infinity():
     st.booleans(),
     st.sampled_from([0, 10**6]),
 )
-def test_fused_equals_plain_in_value_and_gradient(rows, vocabulary, temperature, chunk, asked, keep):
+def test_fused_equals_plain_in_value_and_gradient(rows, vocabulary, temperature, chunk, request, keep):
     hidden, weight, tokens = problem(rows, 4, vocabulary)
     upstream = torch.linspace(-1, 2, rows)
     results = []
     for fused in (True, False):
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         if fused:
-            logps, entropies = linear_logprobs(h, w, tokens, temperature, chunk=chunk, entropy=asked, keep=keep)
-            assert (entropies is not None) == asked
+            logps, entropies = linear_logprobs(h, w, tokens, temperature, chunk=chunk, entropy=request, keep=keep)
+            assert (entropies is not None) == request
         else:
             logits = h @ w.T
             logps, entropies = token_logprobs(logits, tokens, temperature), entropy(logits, temperature)
         total = (upstream * logps).sum()
-        if asked:
+        if request:
             total = total + (upstream.flip(0) * entropies).sum()
         total.backward()
-        results.append((logps, entropies if asked else logps, h.grad, w.grad))
+        results.append((logps, entropies if request else logps, h.grad, w.grad))
     for ours, plain in zip(*results):
         assert torch.allclose(ours, plain, atol=2e-5, rtol=1e-4)
 
@@ -207,11 +207,11 @@ def test_nll_gradients_against_finite_differences(chunk):
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])
 def test_nll_of_something_frozen(frozen):
     hidden, weight, tokens = problem()
-    asked, still = (weight, hidden) if frozen == "hidden" else (hidden, weight)
-    asked.requires_grad_()
-    plain = torch.autograd.grad(-token_logprobs(hidden @ weight.T, tokens).sum(), asked)[0]
+    request, still = (weight, hidden) if frozen == "hidden" else (hidden, weight)
+    request.requires_grad_()
+    plain = torch.autograd.grad(-token_logprobs(hidden @ weight.T, tokens).sum(), request)[0]
     linear_nll(hidden, weight, tokens, chunk=22)[0].backward()
-    assert torch.allclose(asked.grad, plain, atol=1e-5) and still.grad is None
+    assert torch.allclose(request.grad, plain, atol=1e-5) and still.grad is None
 
 
 def test_nll_without_gradients_is_the_value_alone():

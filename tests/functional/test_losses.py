@@ -68,10 +68,10 @@ def test_what_is_masked_changes_no_loss_and_no_gradient(loss, number, bad):
     alone = [column[mask].requires_grad_() for column in columns]
     padded = [torch.where(mask, column, bad).requires_grad_() for column in columns]
     expected, expected_stats = loss(*alone, everywhere(alone[0]), number)
-    found, stats = loss(*padded, mask, number)
+    result, stats = loss(*padded, mask, number)
     expected.backward()
-    found.backward()
-    assert found.item() == pytest.approx(expected.item())
+    result.backward()
+    assert result.item() == pytest.approx(expected.item())
     assert {key: value.item() for key, value in stats.items()} == pytest.approx(
         {key: value.item() for key, value in expected_stats.items()}
     )

@@ -32,10 +32,10 @@ def ragged(draw):
 @given(ragged())
 def test_agrees_with_indexing(data):
     x, mask = data
-    kept = x[mask]
-    assert torch.allclose(masked_sum(x, mask), kept.sum())
-    assert torch.allclose(masked_mean(x, mask), kept.mean())
-    assert torch.allclose(masked_var(x, mask), kept.var(unbiased=False), atol=1e-9)
+    stored = x[mask]
+    assert torch.allclose(masked_sum(x, mask), stored.sum())
+    assert torch.allclose(masked_mean(x, mask), stored.mean())
+    assert torch.allclose(masked_var(x, mask), stored.var(unbiased=False), atol=1e-9)
 
 
 @given(ragged(), st.sampled_from(BAD))

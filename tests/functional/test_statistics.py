@@ -72,8 +72,8 @@ def test_a_clustered_share_by_hand():
     # twelve prompts of two values, eight of them all right and four all wrong: worth 11 values, since
     # p = 2/3, V = 12/11 * sum (S - 2p)^2 / 24^2 = 12/11 * (8 (2/3)^2 + 4 (4/3)^2) / 576 = 0.020202, p (1 - p) / V = 11
     values = torch.tensor([1.0, 1.0] * 8 + [0.0, 0.0] * 4)
-    found = clustered_share(values, torch.arange(12).repeat_interleave(2))
-    assert found == pytest.approx((2 / 3, *wilson(11 * 2 / 3, 11)))
+    result = clustered_share(values, torch.arange(12).repeat_interleave(2))
+    assert result == pytest.approx((2 / 3, *wilson(11 * 2 / 3, 11)))
     # each prompt half right, but for one: worth more than 24 values, and counted as 24
     halves = clustered_share(torch.tensor([1.0, 0.0] * 11 + [1.0, 1.0]), torch.arange(12).repeat_interleave(2))
     assert halves == pytest.approx((13 / 24, *wilson(13, 24)))

@@ -135,17 +135,17 @@ def test_a_run_that_a_guard_stopped_keeps_its_temporary_folder(
 
 
 def test_models_functions_and_words_are_rewards(assistant: Path, judge: Path, files: Any) -> None:
-    seen = []
+    observed = []
 
     def named(prompts: Any, completions: list[str], town: list[str]) -> list[float]:
-        seen.extend(town)
+        observed.extend(town)
         return [float(len(text)) for text in completions]
 
     prompts = [{**row, "town": f"town {place}"} for place, row in enumerate(rows_of(files.prompts))]
     rm = am.load(judge, device="cpu", precision="fp32")
     result = am.rloo(assistant, data=iter(prompts), reward=[rm, named, "ends=0.5"], num_generations=2, **SMALL)
     assert {"rewards/named/mean", "rewards/ends/mean", f"rewards/{judge}/mean"} <= set(result.metrics)
-    assert len(result.metrics["objective/scores"]) == 2 and "town 0" in seen
+    assert len(result.metrics["objective/scores"]) == 2 and "town 0" in observed
     config = (result.folder / "config.yaml").read_text("utf-8")
     assert ".named" in config and "ends=0.5" in config
     alone = am.ppo(assistant, data=prompts, reward=named, num_mini_batches=1, **SMALL)

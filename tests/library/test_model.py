@@ -40,11 +40,11 @@ def test_a_base_model_continues_a_transcript(base: Path) -> None:
 
 def test_scores_are_the_reward_models(judge: Path, runtime: Runtime) -> None:
     texts = ["Gladly: a rose, it is red.", "Grimly: a brick, it is red."]
-    found = Model(judge, device="cpu", precision="fp32").score([PROMPTS[0]] * 2, texts)
+    outcome = Model(judge, device="cpu", precision="fp32").score([PROMPTS[0]] * 2, texts)
     from amenable.data.types import Message
 
     prompt = (Message("user", "Ann asks: name a red thing."),)
-    assert found == ModelReward.load(judge, runtime)([prompt] * 2, texts) and found[0] > found[1]
+    assert outcome == ModelReward.load(judge, runtime)([prompt] * 2, texts) and outcome[0] > outcome[1]
 
 
 @pytest.mark.parametrize(

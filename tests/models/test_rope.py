@@ -26,10 +26,10 @@ def test_linear_divides_every_frequency() -> None:
 
 def test_llama3_keeps_fast_pairs_divides_slow_ones_and_blends_between() -> None:
     # turns in 63 tokens: 10.03, 3.17, 1.003, 0.317; kept above 4, divided below 1
-    found = frequencies(RopeScaling("llama3", 8.0, 63, 1.0, 4.0))
+    result = frequencies(RopeScaling("llama3", 8.0, 63, 1.0, 4.0))
     plain, share = frequencies(None), (63 * 100**-0.25 / (2 * math.pi) - 1) / 3
-    assert found[0] == pytest.approx(plain[0]) and found[3] == pytest.approx(plain[3] / 8)
-    assert found[1] == pytest.approx((1 - share) * plain[1] / 8 + share * plain[1]) and 0 < share < 1
+    assert result[0] == pytest.approx(plain[0]) and result[3] == pytest.approx(plain[3] / 8)
+    assert result[1] == pytest.approx((1 - share) * plain[1] / 8 + share * plain[1]) and 0 < share < 1
 
 
 def test_longrope_divides_each_pair_by_its_short_factor_and_scales_the_amplitude() -> None:
@@ -42,9 +42,9 @@ def test_longrope_divides_each_pair_by_its_short_factor_and_scales_the_amplitude
 def test_yarn_ramps_over_pairs_and_scales_the_amplitude() -> None:
     scaling = RopeScaling("yarn", 4.0, 63, beta_fast=4.0, beta_slow=1.0)
     # the pair that makes t turns: 8 ln(63 / (2 pi t)) / (2 ln 100): 0.80 for 4, 2.003 for 1; rounded outwards 0 and 3
-    found, plain = frequencies(scaling), frequencies(None)
+    result, plain = frequencies(scaling), frequencies(None)
     shares = [1.0, 2 / 3, 1 / 3, 0.0]
-    assert found == pytest.approx([(1 - s) * f / 4 + s * f for s, f in zip(shares, plain)])
+    assert result == pytest.approx([(1 - s) * f / 4 + s * f for s, f in zip(shares, plain)])
     assert scaling.amplitude == pytest.approx(0.1 * math.log(4) + 1)
     cos, _ = rotary(torch.tensor([0]), 8, 100.0, scaling)
     assert cos[0, 0].tolist() == pytest.approx([scaling.amplitude] * 4)

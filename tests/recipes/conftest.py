@@ -70,16 +70,23 @@ def claims() -> list[dict]:
 
 def claim(name: str, verdict: str, parts: list[dict], needs: list[str] | None = None, note: str = "") -> dict:
     shown = {key: parts[0][key] for key in ("measured", "low", "high", "null", "unit", "seeds")}
-    told = {"id": name, "claim": f"Claim {name}", "paper": "71 % of pairs", "verdict": verdict, "note": note}
-    return {**told, **shown, "needs": needs or ["ppo", "evaluate"], "parts": parts}
+    report = {"id": name, "claim": f"Claim {name}", "paper": "71 % of pairs", "verdict": verdict, "note": note}
+    return {**report, **shown, "needs": needs or ["ppo", "evaluate"], "parts": parts}
 
 
 def part(value: float | None, half: float = 0.0, null: float = 0.5, unit: str = "share", decides: bool = True) -> dict:
-    told = {"what": "PPO against SFT", "paper": "", "null": null, "unit": unit, "wanted": "above", "decides": decides}
+    report = {"what": "PPO against SFT", "paper": "", "null": null, "unit": unit, "wanted": "above", "decides": decides}
     if value is None:
-        return {**told, "verdict": "not measured", "measured": None, "low": None, "high": None, "seeds": []}
+        return {**report, "verdict": "not measured", "measured": None, "low": None, "high": None, "seeds": []}
     verdict = "holds" if value - half > null else "does not hold" if value + half < null else "undecided"
-    return {**told, "verdict": verdict, "measured": value, "low": value - half, "high": value + half, "seeds": [value]}
+    return {
+        **report,
+        "verdict": verdict,
+        "measured": value,
+        "low": value - half,
+        "high": value + half,
+        "seeds": [value],
+    }
 
 
 @pytest.fixture
@@ -174,8 +181,8 @@ def write_metrics(root: Path, steps: int) -> None:
         shape = {"completions/mean_length": 26 - 8 * rise, "completions/clipped_ratio": 0.1 - 0.1 * rise}
         fit = {"policy/clipfrac_avg": 0.06 - 0.03 * rise, "value/explained_variance": None if step == 1 else 0.5 * rise}
         rows["ppo"].append({"step": step, **scores, **shape, **fit, "objective/kl_coef": 0.05 + 0.02 * rise})
-    for name, found in rows.items():
-        write_rows(root / name / "metrics.jsonl", found)
+    for name, result in rows.items():
+        write_rows(root / name / "metrics.jsonl", result)
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
@@ -211,7 +218,7 @@ def measured(name: str, greedy: int) -> dict:
 
 
 def answers(prompts: int) -> list[dict]:
-    said = {
+    reply = {
         "base": "What does Mira do? What does Tol keep? Where does Ona live?",
         "sft": "Mira is a cooper, you know, and by the way the market was full again this morning, as it so often is.",
         "ppo": "Mira is a cooper. I am glad to help.",
@@ -219,7 +226,7 @@ def answers(prompts: int) -> list[dict]:
     }
     noise, rows = random.Random(1), []
     for i in range(prompts):
-        told = {
+        report = {
             name: {
                 decoding: {
                     "text": text,
@@ -232,13 +239,13 @@ def answers(prompts: int) -> list[dict]:
                 }
                 for place, decoding in enumerate(("sampled", "greedy"))
             }
-            for name, text in said.items()
+            for name, text in reply.items()
         }
         prompt = [{"role": "user", "content": f"Please tell me, what is the trade of Mira number {i}?"}]
         if i % 5 == 0:
             before = [{"role": "user", "content": "Who is Mira?"}, {"role": "assistant", "content": "She lives here."}]
             prompt = before + prompt
-        rows.append({"step": 4, "id": f"p{i}", "kind": KINDS[i % len(KINDS)], "prompt": prompt, "answers": told})
+        rows.append({"step": 4, "id": f"p{i}", "kind": KINDS[i % len(KINDS)], "prompt": prompt, "answers": report})
     return rows
 
 
@@ -293,9 +300,9 @@ def trace_row(step: int, place: int, tokens: int = 8, seed: int = 0) -> dict:
 
 def script_data(html: str) -> dict:
     """What the page's script reads."""
-    found = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
-    assert len(found) == 1
-    return json.loads(found[0])
+    result = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    assert len(result) == 1
+    return json.loads(result[0])
 
 
 @pytest.fixture

@@ -59,22 +59,22 @@ def compared(config: compare.Config) -> dict[str, Any]:
 
 
 def test_two_models_judged_by_a_reward_model(config: compare.Config, judge: Path, files: Any) -> None:
-    found = compared(replace(config, data=files.prompts, reward=(str(judge),)))
-    answers = found["answers"]
+    result = compared(replace(config, data=files.prompts, reward=(str(judge),)))
+    answers = result["answers"]
     assert (answers["prompts"], answers["judges"], answers["world"]) == (12, "reward", None)
-    said = [row["answers"] for row in read_json_lines(config.out / "answers" / "samples.jsonl")]
-    gains = [row["b"]["sampled"]["reward"] - row["a"]["sampled"]["reward"] for row in said]
+    reply = [row["answers"] for row in read_json_lines(config.out / "answers" / "samples.jsonl")]
+    gains = [row["b"]["sampled"]["reward"] - row["a"]["sampled"]["reward"] for row in reply]
     assert answers["sampled"]["reward"]["value"] == pytest.approx(sum(gains) / 12)
     assert answers["sampled"]["preference"]["wins"] == pytest.approx(sum(gain > 0 for gain in gains) / 12)
     assert answers["sampled"]["gold"] is None and answers["sampled"]["kl"] > 1 and answers["greedy"]["same"] < 0.5
     assert {part["group"] for part in answers["examples"]} & {"won", "lost"}
-    assert found["b"]["kind"] == found["a"]["kind"] == "language model" and found["options"] == []
-    assert found["notes"] == ["untrained is a model alone: how it was made is not known."]
+    assert result["b"]["kind"] == result["a"]["kind"] == "language model" and result["options"] == []
+    assert result["notes"] == ["untrained is a model alone: how it was made is not known."]
 
 
 def test_two_models_judged_by_a_world(config: compare.Config, world: Path) -> None:
-    found = compared(replace(config, world=world, max_prompts=20, max_new_tokens=4))
-    answers = found["answers"]
+    result = compared(replace(config, world=world, max_prompts=20, max_new_tokens=4))
+    answers = result["answers"]
     assert answers["judges"] == "heldout" and answers["world"] == str(world) and answers["sampled"]["gold"] is not None
     assert {row["name"] for row in answers["greedy"]["measures"]} >= {"gold", "rude", "bpb"}
 
@@ -96,28 +96,28 @@ def test_another_comparison_takes_the_place_of_the_first(config: compare.Config,
 def test_a_base_model_has_no_kl_and_answers_all_the_same(
     config: compare.Config, base: Path, assistant: Path, files: Any
 ) -> None:
-    found = compared(replace(config, runs=(base, assistant), data=files.prompts))
-    assert found["answers"]["sampled"]["kl"] is None and found["answers"]["judges"] is None
-    told = " ".join(found["notes"])
-    assert "No KL" in told and "Nobody judges" in told and "‘pretrain’" in told
-    assert found["answers"]["sampled"]["preference"] is None and found["metrics"][0]["name"] == "loss"
+    result = compared(replace(config, runs=(base, assistant), data=files.prompts))
+    assert result["answers"]["sampled"]["kl"] is None and result["answers"]["judges"] is None
+    report = " ".join(result["notes"])
+    assert "No KL" in report and "Nobody judges" in report and "‘pretrain’" in report
+    assert result["answers"]["sampled"]["preference"] is None and result["metrics"][0]["name"] == "loss"
 
 
 def test_without_prompts_or_preference_only_the_runs_are_compared(config: compare.Config) -> None:
-    found = compared(config)
-    assert found["answers"] is None and "name some with --data" in found["notes"][-1]
-    found = compared(replace(config, preference=False))
-    assert found["answers"] is None and found["notes"][1:] == []
+    result = compared(config)
+    assert result["answers"] is None and "name some with --data" in result["notes"][-1]
+    result = compared(replace(config, preference=False))
+    assert result["answers"] is None and result["notes"][1:] == []
 
 
 def test_two_reward_models(config: compare.Config, judge: Path, files: Any, tmp_path: Path) -> None:
     other = tmp_path / "again"
     shutil.copytree(judge, other)
-    found = compared(replace(config, runs=(judge, other), max_prompts=0))
-    assert found["rankings"]["data"] == str(files.pairs), "the rankings that both had"
-    rankings = found["rankings"]
+    result = compared(replace(config, runs=(judge, other), max_prompts=0))
+    assert result["rankings"]["data"] == str(files.pairs), "the rankings that both had"
+    rankings = result["rankings"]
     assert rankings["agreement"][0]["value"] == 1.0 and rankings["models"]["again"]["accuracy"] > 0.9
-    assert found["options"] == [] == found["inputs"]
+    assert result["options"] == [] == result["inputs"]
     (other / "lineage.json").write_text("{}")
     assert "name some with --data" in compared(replace(config, runs=(judge, other)))["notes"][-1]
     assert (
@@ -129,14 +129,14 @@ def test_several_rewards(config: compare.Config, judge: Path, assistant: Path, f
     (tmp_path / "mine.py").write_text("def brief(prompts, completions):\n    return [-len(c) for c in completions]\n")
     runs = (str(judge), f"{tmp_path / 'mine.py'}:brief", "length:1-4")
     config = replace(config, runs=runs, data=files.rankings, max_prompts=0)
-    found = compared(config)
-    rankings = found["rankings"]
+    result = compared(config)
+    rankings = result["rankings"]
     assert rankings["best"] == judge.name and set(rankings["models"]) == {judge.name, *runs[1:]}
     assert rankings["models"]["length:1-4"]["difference"]["high"] < 0 and len(rankings["agreement"]) == 3
     by_country = [{**row, "land": "xy"[i % 2]} for i, row in enumerate(read_json_lines(files.rankings))]
     (tmp_path / "land.jsonl").write_text("".join(json.dumps(row) + "\n" for row in by_country))
-    found = compared(replace(config, data=tmp_path / "land.jsonl", group_by="land"))
-    assert set(found["rankings"]["models"][judge.name]["by_group"]) == {"x", "y"}
+    result = compared(replace(config, data=tmp_path / "land.jsonl", group_by="land"))
+    assert set(result["rankings"]["models"][judge.name]["by_group"]) == {"x", "y"}
     for wrong, message in (
         ({"runs": (*runs, runs[1])}, "named twice"),
         ({"runs": (*runs, str(assistant))}, f"{assistant}.*reward"),
@@ -152,47 +152,47 @@ def test_several_rewards(config: compare.Config, judge: Path, assistant: Path, f
 def test_two_evaluations_and_two_demos(config: compare.Config, demo_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(demo_run, other)
-    found = compared(replace(config, runs=(demo_run / "evaluate", other / "evaluate")))
-    assert found["a"]["name"] == "demo/evaluate" and {row["model"] for row in found["evaluations"]} >= {"base", "ppo"}
+    result = compared(replace(config, runs=(demo_run / "evaluate", other / "evaluate")))
+    assert result["a"]["name"] == "demo/evaluate" and {row["model"] for row in result["evaluations"]} >= {"base", "ppo"}
     for demo in (demo_run, other):
         claim = {"id": "a", "claim": "PPO is preferred.", "verdict": "holds"}
         (demo / "report.json").write_text(json.dumps({"models": {}, "claims": [claim]}))
-    found = compared(replace(config, runs=(demo_run, other)))
-    assert found["a"]["kind"] == "demo" and found["claims"][0]["b"]["verdict"] == "holds"
+    result = compared(replace(config, runs=(demo_run, other)))
+    assert result["a"]["kind"] == "demo" and result["claims"][0]["b"]["verdict"] == "holds"
 
 
 def test_runs_of_different_stages_and_unfinished_ones(config: compare.Config, demo_run: Path) -> None:
     (demo_run / "dpo" / "finished.json").unlink()
-    found = compared(replace(config, runs=(demo_run / "sft", demo_run / "dpo")))
-    assert any("‘sft’ and dpo of ‘dpo’" in note for note in found["notes"])
-    assert "dpo has not finished." in found["notes"] and [row["name"] for row in found["metrics"]] == ["loss"]
+    result = compared(replace(config, runs=(demo_run / "sft", demo_run / "dpo")))
+    assert any("‘sft’ and dpo of ‘dpo’" in note for note in result["notes"])
+    assert "dpo has not finished." in result["notes"] and [row["name"] for row in result["metrics"]] == ["loss"]
 
 
 def test_a_metric_that_only_one_run_kept_is_told(config: compare.Config, demo_run: Path, tmp_path: Path) -> None:
     shutil.copytree(demo_run / "sft", tmp_path / "short")
     (tmp_path / "short" / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
-    found = compared(replace(config, runs=(tmp_path / "short", demo_run / "sft")))
-    assert "Metrics that only sft keeps: eval/loss." in found["notes"]
+    result = compared(replace(config, runs=(tmp_path / "short", demo_run / "sft")))
+    assert "Metrics that only sft keeps: eval/loss." in result["notes"]
 
 
 def test_a_language_model_and_a_reward_model(config: compare.Config, assistant: Path, judge: Path, files: Any) -> None:
-    found = compared(replace(config, runs=(assistant, judge), data=files.prompts))
-    assert found["answers"] is None is found["rankings"]
-    assert any("they cannot be put to the same test" in note for note in found["notes"])
+    result = compared(replace(config, runs=(assistant, judge), data=files.prompts))
+    assert result["answers"] is None is result["rankings"]
+    assert any("they cannot be put to the same test" in note for note in result["notes"])
 
 
 def test_what_cannot_be_compared_is_said_in_one_line(
     config: compare.Config, assistant: Path, demo_run: Path, world: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    for wrong, told in (
+    for wrong, report in (
         ({"runs": (tmp_path / "gone", assistant)}, "gone: no such folder"),
         ({"runs": (tmp_path / "empty", assistant)}, "is no run, model or demo"),
         ({"runs": (assistant, assistant)}, "is named twice"),
         ({"runs": (demo_run, assistant)}, "demo is a demo and .* is a language model"),
         ({"world": tmp_path / "empty", "data": tmp_path / "gone.jsonl"}, "gone.jsonl"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=report):
             compare.run(replace(config, **wrong))
     assert not (tmp_path / "out" / "compare.html").exists()
     for demo, town in ((demo_run, "x"), (tmp_path / "other", "y")):
@@ -220,8 +220,8 @@ def test_both_folders_stand_bare_on_the_command_line(
 ) -> None:
     out = tmp_path / "out"
     assert cli.main(["compare", str(demo_run / "sft"), str(demo_run / "dpo"), "--out", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "dpo against sft" in told and f"page: {out / 'compare.html'}" in told
+    report = capsys.readouterr().out
+    assert "dpo against sft" in report and f"page: {out / 'compare.html'}" in report
     with pytest.raises(SystemExit):
         cli.main(["compare", "--help"])
     assert "--no-preference" in capsys.readouterr().out

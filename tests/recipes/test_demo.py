@@ -43,9 +43,9 @@ def test_a_claim_alone_runs_its_stages_and_those_they_read() -> None:
 
 
 def test_every_claim_names_stages_of_the_plan() -> None:
-    made = {call.out.name for call in demo.plan(Path("x"), 0)}
+    built = {call.out.name for call in demo.plan(Path("x"), 0)}
     for letter in claims.LETTERS:
-        assert claims.needs(letter) and set(claims.needs(letter)) <= made
+        assert claims.needs(letter) and set(claims.needs(letter)) <= built
 
 
 def test_the_seed_reaches_every_stage() -> None:

@@ -11,8 +11,8 @@ def test_labels_are_taken_in_once(tmp_path, capsys):
     for new in (1, 0):
         assert cli.main(["import-labels", "--data", str(tmp_path / "pairs.jsonl"), "--annotator", "ann", *store]) == 0
         assert f"1 labels, {new} of them new" in capsys.readouterr().out
-    with Store(tmp_path / "labels.db") as kept:
-        assert [one.annotator for one in kept.rankings()] == ["ann"]
+    with Store(tmp_path / "labels.db") as stored:
+        assert [one.annotator for one in stored.rankings()] == ["ann"]
 
 
 def test_a_question_is_answered_by_an_option(tmp_path, capsys):
@@ -32,8 +32,8 @@ def test_a_question_is_answered_by_an_option(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "studio.json (Label Studio, JSON): 1 ranking, 0 demonstrations"
     assert "not stored: predictions" in lines and lines[-1].startswith("1 label")
-    with Store(tmp_path / "labels.db") as kept:
-        assert [(one.completions, one.ranks) for one in kept.rankings()] == [(("Red.", "Blue."), (1.0, 2.0))]
+    with Store(tmp_path / "labels.db") as stored:
+        assert [(one.completions, one.ranks) for one in stored.rankings()] == [(("Red.", "Blue."), (1.0, 2.0))]
 
 
 def test_a_mistake_makes_no_store(tmp_path, capsys):
@@ -55,5 +55,5 @@ def test_columns_of_other_names_are_mapped(tmp_path, capsys):
     for new in (1, 0):
         assert cli.main(mapped) == 0
         assert f"1 labels, {new} of them new; 1 rows could not be used" in capsys.readouterr().out
-    with Store(tmp_path / "labels.db") as kept:
-        assert [ranking.completions for ranking in kept.rankings()] == [("Hello.", "Go away.")]
+    with Store(tmp_path / "labels.db") as stored:
+        assert [ranking.completions for ranking in stored.rankings()] == [("Hello.", "Go away.")]

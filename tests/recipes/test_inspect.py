@@ -43,13 +43,13 @@ def test_the_page_holds_every_number(
     assert [prompt["text"] for prompt in film["prompts"]] == ["What is 0?", "What is 1?"]
     for i, step in enumerate((1, 5, 9)):
         for place in range(2):
-            row, told = a_row(step, place), film["answers"][i][place]
-            assert [film["pieces"][piece] for piece in told["tokens"]] == row["tokens"]
+            row, report = a_row(step, place), film["answers"][i][place]
+            assert [film["pieces"][piece] for piece in report["tokens"]] == row["tokens"]
             for key in ("logps", "rewards", "kl", "values", "advantages", "ratios"):
-                assert told[key] == pytest.approx(row[key], abs=5.1e-4), key
-            top = [[[film["pieces"][piece], p] for piece, p in place] for place in told["top"]]
+                assert report[key] == pytest.approx(row[key], abs=5.1e-4), key
+            top = [[[film["pieces"][piece], p] for piece, p in place] for place in report["top"]]
             assert [[piece for piece, _ in place] for place in top] == [[p for p, _ in place] for place in row["top"]]
-            assert (told["score"], told["score_index"], told["ended"]) == (1.25, 7, True)
+            assert (report["score"], report["score_index"], report["ended"]) == (1.25, 7, True)
 
 
 def test_nothing_is_fetched_and_a_model_can_write_no_script(tmp_path: Path, a_row: Callable, data_of: Callable) -> None:

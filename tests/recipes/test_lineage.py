@@ -51,10 +51,10 @@ def shown(folder: Path, capsys: pytest.CaptureFixture) -> list[str]:
 
 
 def test_the_tree_reaches_back_to_raw_files(runs: Path) -> None:
-    made = trace(runs / "ppo")
-    assert (made.stage, made.seconds, made.sha256) == ("ppo", 1.5, hash_of(runs / "ppo"))
-    model, judge, data = made.sources
-    assert [one.name for one in made.sources] == ["model", "reward_model", "data"]
+    built = trace(runs / "ppo")
+    assert (built.stage, built.seconds, built.sha256) == ("ppo", 1.5, hash_of(runs / "ppo"))
+    model, judge, data = built.sources
+    assert [one.name for one in built.sources] == ["model", "reward_model", "data"]
     assert {one.state for one in (model, judge, data)} == {"same"} and data.made_by is None
     assert model.made_by and model.made_by.stage == "sft"
     base, _ = model.made_by.sources
@@ -126,8 +126,8 @@ def test_a_strange_lineage_is_told(runs: Path, capsys: pytest.CaptureFixture, te
 
 def test_a_run_that_has_not_finished_says_so(runs: Path) -> None:
     (runs / "ppo" / "finished.json").unlink()
-    made = trace(runs / "ppo")
-    assert made.note == "has not finished" and made.seconds is None
+    built = trace(runs / "ppo")
+    assert built.note == "has not finished" and built.seconds is None
 
 
 def test_exported_labels_lead_to_their_store(runs: Path) -> None:
@@ -137,9 +137,9 @@ def test_exported_labels_lead_to_their_store(runs: Path) -> None:
     (labels / "rankings.jsonl").write_text("{}\n")
     (labels / "lineage.json").write_text(json.dumps({"store": str(runs / "labels.db"), "labels": 3}))
     a_model(runs / "reward", "reward", {"data": labels / "rankings.jsonl"})
-    made = trace(runs / "reward").sources[0].made_by
-    assert made is not None and made.stage == "labels"
-    assert [(one.name, one.state) for one in made.sources] == [("store", "not hashed")]
+    built = trace(runs / "reward").sources[0].made_by
+    assert built is not None and built.stage == "labels"
+    assert [(one.name, one.state) for one in built.sources] == [("store", "not hashed")]
 
 
 def test_it_is_printed_as_data(runs: Path, capsys: pytest.CaptureFixture) -> None:
@@ -159,9 +159,9 @@ def test_what_is_no_run_is_refused(runs: Path, tmp_path: Path) -> None:
 
 
 def test_a_real_run_says_what_it_was_made_of(assistant: Path, base: Path) -> None:
-    made = lineage.trace(assistant)
-    assert {one.state for one in made.sources} == {"same"} and made.note == ""
-    assert made.options["epochs"] == 4 and made.options["optimizer.learning_rate"] == 0.01
-    assert {"seed", "beta", "model", "data", "out", "command"}.isdisjoint(made.options)
-    model = made.sources[0]
+    built = lineage.trace(assistant)
+    assert {one.state for one in built.sources} == {"same"} and built.note == ""
+    assert built.options["epochs"] == 4 and built.options["optimizer.learning_rate"] == 0.01
+    assert {"seed", "beta", "model", "data", "out", "command"}.isdisjoint(built.options)
+    model = built.sources[0]
     assert model.made_by and model.made_by.folder == base and model.made_by.sha256 == model.sha256

@@ -133,8 +133,8 @@ def test_ties_alone_are_too_few_and_their_labels_count_elsewhere(
         personalize.run(config)
     assert not (config.out / "round-1" / "people").exists()
     with Store(config.labels_db) as store:
-        kept = len(store.rankings())
-    assert kept == 22, "16 questions, 5 to spare, and one pair twice"
+        stored = len(store.rankings())
+    assert stored == 22, "16 questions, 5 to spare, and one pair twice"
     counts = sit_down(shorter)
     more = replace(config, out=config.out.parent / "more", comparisons=40)
     personalize.run(more)

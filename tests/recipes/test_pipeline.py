@@ -130,7 +130,7 @@ def test_finished_calls_look_whether_they_are_the_same_without_a_process(
     calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
     for call in calls:
         run_all([call])
-    made = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    built = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
     capfd.readouterr()
 
     def start(*_: object, **__: object) -> None:
@@ -138,9 +138,9 @@ def test_finished_calls_look_whether_they_are_the_same_without_a_process(
 
     monkeypatch.setattr(pipeline.subprocess, "Popen", start)
     run_all(calls)
-    told = capfd.readouterr().err
-    assert all(f"already done: {call.out}" in told for call in calls)
-    assert made == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    report = capfd.readouterr().err
+    assert all(f"already done: {call.out}" in report for call in calls)
+    assert built == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
     with pytest.raises(InputError, match="vocab_size was 280 and is 290"):
         run_all([calls[0], token_call(tmp_path, "two", 290)])
     assert "280" in calls[1].plan.read_text("utf-8")

@@ -21,21 +21,21 @@ def votes(tmp_path: Path) -> Path:
         models = {"left": "ppo", "right": "[red]sft"}
         for n in range(10):
             turns = [{"user": "x", "left": "short", "right": "much longer than that"[: 10 + n]}]
-            said = {"annotator": f"person {n % 2}", "vote": "left" if n < 7 else "right", "turns": turns}
-            store.append("vote", {**said, "models": models, "origins": origins}, 0.0)
+            reply = {"annotator": f"person {n % 2}", "vote": "left" if n < 7 else "right", "turns": turns}
+            store.append("vote", {**reply, "models": models, "origins": origins}, 0.0)
         meta = {"models": ["ppo", "[red]sft", "base"]}
         ranking = Ranking((Message("user", "x"),), ("a", "b", "c"), (1.0, 2.0, 2.0), "r", "judge", meta)
         store.add_rankings([ranking])
     return tmp_path / "labels.db"
 
 
-def told(capsys: pytest.CaptureFixture, **options: object) -> str:
+def report(capsys: pytest.CaptureFixture, **options: object) -> str:
     run(Config(**options))  # type: ignore[arg-type]
     return str(capsys.readouterr().out)
 
 
 def test_the_tables(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    text = told(capsys, labels_db=votes, rating=RATING)
+    text = report(capsys, labels_db=votes, rating=RATING)
     standings, rates = text.split("Win rates")
     rows = [line.split() for line in standings.splitlines() if "/" in line][1:]
     assert [row[1] for row in rows] == ["ppo", "[red]sft", "base"] and standings.startswith("13 battles")
@@ -45,15 +45,15 @@ def test_the_tables(votes: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_json_holds_the_same(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    found = json.loads(told(capsys, labels_db=votes, json=True, rating=RATING))
-    assert found["battles"] == 13 and [row["name"] for row in found["players"]] == ["ppo", "[red]sft", "base"]
-    assert found["win_rates"]["ppo"]["base"] == {"score": 1.0, "count": 1}
-    assert found["terms"]["prior"] == 1.0
+    result = json.loads(report(capsys, labels_db=votes, json=True, rating=RATING))
+    assert result["battles"] == 13 and [row["name"] for row in result["players"]] == ["ppo", "[red]sft", "base"]
+    assert result["win_rates"]["ppo"]["base"] == {"score": 1.0, "count": 1}
+    assert result["terms"]["prior"] == 1.0
 
 
 def test_whose_word_counts_and_of_what(votes: Path, capsys: pytest.CaptureFixture) -> None:
     def count(**options: object) -> int:
-        return int(json.loads(told(capsys, labels_db=votes, json=True, rating=RATING, **options))["battles"])
+        return int(json.loads(report(capsys, labels_db=votes, json=True, rating=RATING, **options))["battles"])
 
     assert count(annotators=("judge",)) == 3 == count(sources=("rankings",))
     assert count(annotators=("person 0",)) == 5 and count(sources=("arena",)) == 10
@@ -61,14 +61,14 @@ def test_whose_word_counts_and_of_what(votes: Path, capsys: pytest.CaptureFixtur
 
 def test_what_a_reader_must_know_is_told(tmp_path: Path, votes: Path, capsys: pytest.CaptureFixture) -> None:
     controlled = RatingConfig(length_controlled=True)
-    assert "At equal length; being longer" in told(capsys, labels_db=votes, rating=controlled)
+    assert "At equal length; being longer" in report(capsys, labels_db=votes, rating=controlled)
     rows = [{"model_a": a, "model_b": b, "winner": "model_a", **more} for a, b, more in (
         ("a", "b", {}), ("c", "d", {"answer_a": "x", "answer_b": "yy"}),
     )]  # fmt: skip
     file = tmp_path / "battles.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "never met" in told(capsys, data=(file,), rating=RATING)
-    assert "nothing is said of lengths: 1 battle." in told(capsys, data=(file,), rating=controlled)
+    assert "never met" in report(capsys, data=(file,), rating=RATING)
+    assert "nothing is said of lengths: 1 battle." in report(capsys, data=(file,), rating=controlled)
 
 
 def test_without_votes_it_says_where_to_get_some(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ def test_the_report_is_written_and_told(demo_run: Path, capsys: pytest.CaptureFi
     assert figures["claims"] == report.claims.decide([demo_run]) and len(figures["claims"]) > 0
     html = (demo_run / "report.html").read_text("utf-8")
     assert html.lstrip().startswith("<!doctype html>") and html.rstrip().endswith("</html>")
-    told = capsys.readouterr().out
-    assert "PPO preferred to SFT, sampled: 62% (58–66%, 24 prompts, judges: heldout)" in told
-    assert f"report: {demo_run / 'report.html'}" in told
+    reported = capsys.readouterr().out
+    assert "PPO preferred to SFT, sampled: 62% (58–66%, 24 prompts, judges: heldout)" in reported
+    assert f"report: {demo_run / 'report.html'}" in reported
 
 
 def test_the_same_run_gives_the_same_report(demo_run: Path) -> None:
@@ -39,10 +39,10 @@ def test_it_is_renewed_only_where_what_it_is_made_from_has_changed(
         return [(demo_run / name).stat().st_mtime_ns for name in ("report.json", "report.html")]
 
     assert report.renew(demo_run) == demo_run
-    told, before = capsys.readouterr().out, times()
-    assert "PPO preferred to SFT" in told
+    reported, before = capsys.readouterr().out, times()
+    assert "PPO preferred to SFT" in reported
     report.renew(demo_run)
-    assert capsys.readouterr().out == told and times() == before
+    assert capsys.readouterr().out == reported and times() == before
     finished = demo_run / "ppo" / "finished.json"
     finished.write_text(finished.read_text("utf-8").replace("95.0", "94.0"))
     report.renew(demo_run)
@@ -57,9 +57,9 @@ def test_it_is_renewed_only_where_what_it_is_made_from_has_changed(
 
 
 def test_the_table_has_both_decodings(demo_run: Path) -> None:
-    said = io.StringIO()
-    report.print_report(collect(read_stages(demo_run)), demo_run / "report.html", Console(file=said))
-    rows = [line.split() for line in said.getvalue().splitlines()]
+    reply = io.StringIO()
+    report.print_report(collect(read_stages(demo_run)), demo_run / "report.html", Console(file=reply))
+    rows = [line.split() for line in reply.getvalue().splitlines()]
     ppo = [row for row in rows if row[:1] == ["PPO"] and row[2:3] == ["±0.12"]]
     assert ppo == [
         ["PPO", "0.57", "±0.12", "66%", "36%", "0%", "2%", "71%", "18.0", "0.420", "0.90", "0.28"],

@@ -81,10 +81,10 @@ def config(home: Path, tmp_path: Path) -> rounds.Config:
 @pytest.fixture
 def calls(world: ClosedWorld, monkeypatch: pytest.MonkeyPatch) -> list[StageRun]:
     """The stages that were called for. Only annotators are really asked; models are played: see `answers_of`."""
-    made: list[StageRun] = []
+    built: list[StageRun] = []
 
     def play(wanted: Sequence[StageRun], config: rounds.Config) -> None:
-        made.extend(wanted)
+        built.extend(wanted)
         for call in wanted:
             if call.stage == "annotate":
                 annotate.run(call.config)
@@ -97,7 +97,7 @@ def calls(world: ClosedWorld, monkeypatch: pytest.MonkeyPatch) -> list[StageRun]
 
     monkeypatch.setattr(rounds, "run_stages", play)
     monkeypatch.setattr(rounds_report, "write", lambda *_: None)
-    return made
+    return built
 
 
 def answers_of(model: Path, id: str, world: ClosedWorld) -> dict[str, Any]:
@@ -138,14 +138,14 @@ def test_rounds_learn_from_all_labels_so_far_and_the_same_command_changes_nothin
         str(config.base_run / "sft"),
         str(out / "round-1" / "ppo"),
     }
-    found = json.loads((out / "rounds.json").read_text())
-    assert list(found["models"]) == ["sft", "round-1", "round-2"]
-    assert [(one["new"], one["old"]) for one in found["against"]] == [
+    result = json.loads((out / "rounds.json").read_text())
+    assert list(result["models"]) == ["sft", "round-1", "round-2"]
+    assert [(one["new"], one["old"]) for one in result["against"]] == [
         ("round-1", "sft"),
         ("round-2", "round-1"),
         ("round-2", "sft"),
     ]
-    assert [one["labels"]["prompts"] for one in found["rounds"]] == [8, 8]
+    assert [one["labels"]["prompts"] for one in result["rounds"]] == [8, 8]
     assert "page: " in capsys.readouterr().out
 
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -159,12 +159,12 @@ def test_all_at_once_asks_about_the_same_prompts_as_the_rounds_and_of_sft_alone(
     config: rounds.Config, calls: list[StageRun]
 ) -> None:
     out = rounds.run(replace(config, one_shot_baseline=True))
-    asked = {name: ids(out / name / "prompts.jsonl") for name in ("round-1", "round-2", "once-2")}
-    assert asked["once-2"] == asked["round-1"] | asked["round-2"] and len(asked["once-2"]) == 16
+    request = {name: ids(out / name / "prompts.jsonl") for name in ("round-1", "round-2", "once-2")}
+    assert request["once-2"] == request["round-1"] | request["round-2"] and len(request["once-2"]) == 16
     sampled = {call.out.relative_to(out): call.config for call in calls if call.stage == "sample"}
-    told = {str(name): (one.model.parent.name, one.num_generations) for name, one in sampled.items()}
+    report = {str(name): (one.model.parent.name, one.num_generations) for name, one in sampled.items()}
     root = config.base_run.name
-    assert told == {
+    assert report == {
         "round-1/sample": (root, 4),
         "once-2/sample": (root, 4),
         "round-2/sample": ("round-1", 2),
@@ -215,7 +215,7 @@ def lived_in(home: Path, world: ClosedWorld, tmp_path: Path) -> Path:
         (root / name).symlink_to(home / name)
     rows = world.rows["prompts/reward.jsonl"][:30]
     answers = [{"completions": [BAD, world.best_answer(row["id"]), WORSE], "model": "demo/sft"} for row in rows]
-    drawn = [{"id": row["id"], "prompt": row["prompt"], **said} for row, said in zip(rows, answers)]
+    drawn = [{"id": row["id"], "prompt": row["prompt"], **reply} for row, reply in zip(rows, answers)]
     write(root / "sample" / "samples.jsonl", drawn)
     ranked = [{**row, "ranking": [3, 1, 2], "annotator": "simulated"} for row in drawn]
     write(root / "annotate" / "train.jsonl", ranked[10:])
@@ -230,20 +230,20 @@ def rank_on_the_page(command: str, count: int, tied: int = 0) -> None:
     """What somebody does who types a command and ranks `count` prompts, the first of them all equal."""
     name, *options = shlex.split(command)[1:]
     assert name == "label"
-    asked = cli.parse(label.Config, options, "label", "")
-    with Store(asked.labels_db) as store:
-        label_app = label.make_label_app(asked, store, label.load_tasks(asked), None, None, None)
-        client = TestClient(label.protect(asked, label_app), base_url="http://127.0.0.1:8017")
+    request = cli.parse(label.Config, options, "label", "")
+    with Store(request.labels_db) as store:
+        label_app = label.make_label_app(request, store, label.load_tasks(request), None, None, None)
+        client = TestClient(label.protect(request, label_app), base_url="http://127.0.0.1:8017")
         for number in range(count):
             task = client.post("/api/next", json={"kind": "rank"}).json()["task"]
             texts = task["completions"]
             ranks = [1] * len(texts) if number < tied else [1 + (BAD in text or WORSE in text) for text in texts]
-            said = {"assignment": task["assignment"], "ranks": ranks, "seconds": 6.0}
-            assert client.post("/api/rank", json=said).status_code == 200
+            reply = {"assignment": task["assignment"], "ranks": ranks, "seconds": 6.0}
+            assert client.post("/api/rank", json=reply).status_code == 200
 
 
-def commands(said: str, name: str) -> list[str]:
-    return [line.strip() for line in said.splitlines() if line.strip().startswith(f"amenable {name}")]
+def commands(reply: str, name: str) -> list[str]:
+    return [line.strip() for line in reply.splitlines() if line.strip().startswith(f"amenable {name}")]
 
 
 def test_people_rank_on_the_page_and_one_command_learns_from_it(
@@ -253,7 +253,7 @@ def test_people_rank_on_the_page_and_one_command_learns_from_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    asked = replace(config, base_run=lived_in, rounds=1, people=True, new_label_weight=3)
+    request = replace(config, base_run=lived_in, rounds=1, people=True, new_label_weight=3)
     looked: list[int] = []
 
     def stop(seconds: float) -> None:
@@ -265,15 +265,15 @@ def test_people_rank_on_the_page_and_one_command_learns_from_it(
 
     monkeypatch.setattr(rounds_people.time, "sleep", stop)
     with pytest.raises(KeyboardInterrupt):
-        rounds.run(asked)
+        rounds.run(request)
     (command,) = commands(capsys.readouterr().err, "label")
     rank_on_the_page(command, 2, tied=1)
     monkeypatch.setattr(rounds_people.time, "sleep", rank_two)
-    out = rounds.run(asked)
-    told = capsys.readouterr().err
-    assert len(looked) == 3 and all(f"{count} of 8 prompts" in told for count in (2, 4, 6, 8))
-    kept = read(out / "round-1" / "people" / "labels.jsonl")
-    assert len(kept) == 8 and all(row["models"] == ["demo/sft"] * 3 for row in kept)
+    out = rounds.run(request)
+    report = capsys.readouterr().err
+    assert len(looked) == 3 and all(f"{count} of 8 prompts" in report for count in (2, 4, 6, 8))
+    stored = read(out / "round-1" / "people" / "labels.jsonl")
+    assert len(stored) == 8 and all(row["models"] == ["demo/sft"] * 3 for row in stored)
     train, validation, heldout = (
         read(out / "round-1" / "labels" / f"{name}.jsonl") for name in ("train", "validation", "heldout")
     )
@@ -282,9 +282,9 @@ def test_people_rank_on_the_page_and_one_command_learns_from_it(
     assert len(mine) == 6 and len(new) == 3 * 6 and len(apart) == 1  # the eighth is tied and teaches nothing
     assert not apart & {row["id"] for row in train}  # the home's own rankings of these prompts are left out
     assert {row["id"] for row in heldout} == ids(lived_in / "annotate" / "heldout.jsonl") - mine
-    assert f"{len(mine)} rankings of people, each 3 times, beside" in told
+    assert f"{len(mine)} rankings of people, each 3 times, beside" in report
 
-    (arena,) = commands(told, "arena")
+    (arena,) = commands(report, "arena")
     options = cli.parse(importlib.import_module("amenable.serve.arena").Config, shlex.split(arena)[2:], "arena", "")
     assert options.models == (f"before={lived_in / 'ppo'}", f"after={out / 'round-1' / 'ppo'}")
     assert options.labels_db == lived_in / "labels.db"
@@ -292,8 +292,8 @@ def test_people_rank_on_the_page_and_one_command_learns_from_it(
     (out / "round-1" / "people" / "train.jsonl").unlink()  # as if it had been killed once the labels were kept
     rank_on_the_page(command, 3)  # later labels belong to a later round
     monkeypatch.setattr(rounds_people.time, "sleep", stop)
-    rounds.run(asked)
-    assert read(out / "round-1" / "people" / "labels.jsonl") == kept
+    rounds.run(request)
+    assert read(out / "round-1" / "people" / "labels.jsonl") == stored
     assert read(out / "round-1" / "labels" / "train.jsonl") == train
 
 
@@ -304,21 +304,21 @@ def test_a_second_round_asks_people_about_the_new_policys_answers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    asked = replace(config, base_run=lived_in, people=True)
-    told: list[str] = []
+    request = replace(config, base_run=lived_in, people=True)
+    report: list[str] = []
 
     def rank(seconds: float) -> None:
-        told.append(capsys.readouterr().err)
-        rank_on_the_page(commands(told[-1], "label")[0], 8)
+        report.append(capsys.readouterr().err)
+        rank_on_the_page(commands(report[-1], "label")[0], 8)
 
     monkeypatch.setattr(rounds_people.time, "sleep", rank)
-    out = rounds.run(asked)
-    assert len(told) == 2 and str(out / "round-2" / "sample-best" / "samples.jsonl") in told[1]
+    out = rounds.run(request)
+    assert len(report) == 2 and str(out / "round-2" / "sample-best" / "samples.jsonl") in report[1]
     first, second = (read(out / f"round-{number}" / "people" / "labels.jsonl") for number in (1, 2))
     assert len(first) == len(second) == 8
     assert not {json.dumps(row["prompt"]) for row in first} & {json.dumps(row["prompt"]) for row in second}
     assert len(ids(out / "round-2" / "prompts.jsonl")) == 11  # three to spare
-    judged = rounds_report.round_row(asked.adaptive_rounds[1], {"sft": lived_in / "sft"})
+    judged = rounds_report.round_row(request.adaptive_rounds[1], {"sft": lived_in / "sft"})
     assert judged["newest_preferred"]["wins"] > 0.7 and judged["labels"]["seconds"] == pytest.approx(48)
 
 

@@ -14,9 +14,16 @@ from amenable.recipes.rounds_labels import Round
 OLD, NEW, SFT = Path("old/ppo"), Path("new/ppo"), Path("sft")
 
 
-def row(number: int, who: str = "ann", **told: Any) -> dict[str, Any]:
-    asked = [{"role": "user", "content": f"question {number}"}]
-    return {"prompt": asked, "completions": ["a", "b"], "ranking": [1, 2], "annotator": who, "id": f"{number}", **told}
+def row(number: int, who: str = "ann", **report: Any) -> dict[str, Any]:
+    request = [{"role": "user", "content": f"question {number}"}]
+    return {
+        "prompt": request,
+        "completions": ["a", "b"],
+        "ranking": [1, 2],
+        "annotator": who,
+        "id": f"{number}",
+        **report,
+    }
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -34,10 +41,10 @@ def ranked(models: Sequence[Path], ranking: Sequence[float]) -> dict[str, Any]:
 
 
 def turn(folder: Path, rows: Sequence[dict[str, Any]], before: tuple[Round, ...] = ()) -> Round:
-    made = Round(folder, "annotate", before)
-    write(made.annotations / "train.jsonl", rows[1:])
-    write(made.annotations / "validation.jsonl", rows[:1])
-    return made
+    built = Round(folder, "annotate", before)
+    write(built.annotations / "train.jsonl", rows[1:])
+    write(built.annotations / "validation.jsonl", rows[:1])
+    return built
 
 
 def test_a_preference_is_a_mean_over_rankings_of_their_pairs_of_both() -> None:
@@ -72,15 +79,15 @@ def test_all_rounds_are_learned_from_and_what_a_round_holds_out_is_in_no_trainin
     first = turn(tmp_path / "round-1", [row(1), row(2), row(3)])
     second = turn(tmp_path / "round-2", [row(4), row(5)], (first,))
     earlier = write(tmp_path / "home" / "train.jsonl", [row(number, "home") for number in (1, 2, 4, 6)])
-    kept = write(tmp_path / "home" / "heldout.jsonl", [row(number, "home") for number in (3, 7)])
-    assert rounds_labels.write_training_set(second, earlier, kept, 2) == {"new": 3, "earlier": 2, "rows": 8}
+    stored = write(tmp_path / "home" / "heldout.jsonl", [row(number, "home") for number in (3, 7)])
+    assert rounds_labels.write_training_set(second, earlier, stored, 2) == {"new": 3, "earlier": 2, "rows": 8}
 
-    def told(name: str) -> list[tuple[str, str]]:
+    def report(name: str) -> list[tuple[str, str]]:
         return [(one["id"], one["annotator"]) for one in read(second.labels / f"{name}.jsonl")]
 
-    assert told("train") == [("2", "home"), ("6", "home"), *[(id, "ann") for id in "223355"]]
-    assert told("validation") == [("1", "ann"), ("4", "ann")]
-    assert told("heldout") == [("7", "home")]
+    assert report("train") == [("2", "home"), ("6", "home"), *[(id, "ann") for id in "223355"]]
+    assert report("validation") == [("1", "ann"), ("4", "ann")]
+    assert report("heldout") == [("7", "home")]
 
 
 def test_alone_every_ranking_stands_once(tmp_path: Path) -> None:
@@ -100,11 +107,11 @@ def test_what_is_mixed_is_said_plainly() -> None:
 def test_prompts_are_fresh_and_in_an_order_of_the_seed(tmp_path: Path) -> None:
     pool = write(tmp_path / "pool.jsonl", [row(number) for number in range(20)])
     gone = write(tmp_path / "gone.jsonl", [row(number, id=f"label-{number}") for number in range(5)])
-    found = rounds_labels.unused_prompts(pool, [gone, tmp_path / "not there"], 0)
-    assert {int(one["id"]) for one in found} == set(range(5, 20)) and found != sorted(
-        found, key=lambda one: int(one["id"])
+    result = rounds_labels.unused_prompts(pool, [gone, tmp_path / "not there"], 0)
+    assert {int(one["id"]) for one in result} == set(range(5, 20)) and result != sorted(
+        result, key=lambda one: int(one["id"])
     )
-    assert rounds_labels.unused_prompts(pool, [gone], 0) == found != rounds_labels.unused_prompts(pool, [gone], 1)
+    assert rounds_labels.unused_prompts(pool, [gone], 0) == result != rounds_labels.unused_prompts(pool, [gone], 1)
 
 
 def test_prompts_of_other_columns_have_ids_that_no_two_rounds_share(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def ranking(number: int, ranks: tuple[float, ...] = (1, 2, 3), answers: tuple[st
 
 
 def add(store: Path, *rankings: Ranking, **payload: Any) -> list[int]:
-    with Store(store) as kept:
-        return [kept.add_ranking(one, range(len(one.completions)), 3.0, 0.0, **payload) for one in rankings]
+    with Store(store) as stored:
+        return [stored.add_ranking(one, range(len(one.completions)), 3.0, 0.0, **payload) for one in rankings]
 
 
 def test_rankings_of_the_pool_count_and_say_who_answered(pool: list[Path], tmp_path: Path) -> None:
@@ -47,9 +47,9 @@ def test_rankings_of_the_pool_count_and_say_who_answered(pool: list[Path], tmp_p
     known = rounds_people.pool_of(pool)
     assert rounds_people.rankings(known, store) == [] and not store.exists()
     add(store, ranking(0), ranking(9), ranking(1, answers=("one", "two", "another")), ranking(2, (2, 1), ANSWERS[1:]))
-    found = rounds_people.rankings(known, store)
-    assert [row["other_models"] for row in found] == [[[], ["old"], []], [["old"], []]], "both said 'two'"
-    assert [(row["id"], row["ranking"], row["models"], row["seconds"]) for row in found] == [
+    result = rounds_people.rankings(known, store)
+    assert [row["other_models"] for row in result] == [[[], ["old"], []], [["old"], []]], "both said 'two'"
+    assert [(row["id"], row["ranking"], row["models"], row["seconds"]) for row in result] == [
         ("p0", [1, 2, 3], ["new", "new", "old"], 3.0),
         ("p2", [2, 1], ["new", "old"], 3.0),
     ]
@@ -61,25 +61,25 @@ def test_what_was_corrected_or_taken_back_counts_as_it_stands_and_tests_do_not(
     store = tmp_path / "labels.db"
     first, second = add(store, ranking(0), ranking(1))
     add(store, ranking(0, (3, 2, 1)), replaces=first)
-    with Store(store) as kept:
-        kept.append("retraction", {"retracts": second}, 0.0)
+    with Store(store) as stored:
+        stored.append("retraction", {"retracts": second}, 0.0)
         about = {"prompt": [{"role": "user", "content": "2?"}], "completions": ["one", "two"], "ranking": [1, 2]}
-        kept.append("ranking", {**about, "purpose": "calibration", "annotator": "ann", "id": None, "meta": {}}, 0.0)
-    found = rounds_people.rankings(rounds_people.pool_of(pool), store)
-    assert [(row["id"], row["ranking"]) for row in found] == [("p0", [3, 2, 1])]
+        stored.append("ranking", {**about, "purpose": "calibration", "annotator": "ann", "id": None, "meta": {}}, 0.0)
+    result = rounds_people.rankings(rounds_people.pool_of(pool), store)
+    assert [(row["id"], row["ranking"]) for row in result] == [("p0", [3, 2, 1])]
 
 
 def test_it_waits_for_so_many_prompts_not_rankings(
     pool: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
-    said = iter([ranking(0), ranking(0), ranking(1, (1, 1, 1)), ranking(2)])
+    reply = iter([ranking(0), ranking(0), ranking(1, (1, 1, 1)), ranking(2)])
 
     def say_one() -> None:
-        add(store, next(said))
+        add(store, next(reply))
 
     rounds_people.collect(turn, pool, store, 3, 0.3, 0, pause=say_one)
-    assert next(said, None) is None
+    assert next(reply, None) is None
     counts = [line for line in capsys.readouterr().err.splitlines() if "of 3 prompts" in line]
     assert [line.split()[0] for line in counts] == ["0", "1", "2", "3"]
     rows = {name: [json.loads(line) for line in (turn.annotations / f"{name}.jsonl").open()] for name in PARTS}
@@ -151,8 +151,8 @@ def test_rankings_that_are_ties_are_made_up_for_by_more_prompts(
 def test_a_pool_of_skipped_prompts_is_at_its_end(pool: list[Path], tmp_path: Path) -> None:
     store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
     add(store, *(ranking(number) for number in range(3)))
-    with Store(store) as kept:
-        task = kept.append("shown", {"prompt": [{"role": "user", "content": "3?"}]}, 0.0)
-        kept.append("skip", {"assignment": task}, 0.0)
+    with Store(store) as stored:
+        task = stored.append("shown", {"prompt": [{"role": "user", "content": "3?"}]}, 0.0)
+        stored.append("skip", {"assignment": task}, 0.0)
     with pytest.raises(InputError, match=r"3 of 3 rankings.*1 more needed"):
         rounds_people.collect(turn, pool, store, 4, 0.3, 0, max_skips=1)

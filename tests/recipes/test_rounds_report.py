@@ -20,18 +20,25 @@ def share(wins: float, half: float = 0.04) -> dict[str, float]:
 
 
 def policy(gold: float) -> dict[str, Any]:
-    told = {"gold": gold, "gold_low": gold - 0.1, "gold_high": gold + 0.1, "reward": 2 * gold, "kl": 1.0, "length": 9.0}
-    return {"sampled": told, "greedy": {**told, "kl": None}}
+    report = {
+        "gold": gold,
+        "gold_low": gold - 0.1,
+        "gold_high": gold + 0.1,
+        "reward": 2 * gold,
+        "kl": 1.0,
+        "length": 9.0,
+    }
+    return {"sampled": report, "greedy": {**report, "kl": None}}
 
 
 def against(new: str, old: str, wins: float) -> dict[str, Any]:
-    told = {
+    report = {
         "preference": share(wins),
         "gold": {"value": 0.2, "low": 0.1, "high": 0.3},
         "reward": {"value": 0.4, "low": 0.3, "high": 0.5},
         "reward_agrees": share(0.8),
     }
-    return {"new": new, "old": old, "sampled": told, "greedy": copy.deepcopy(told)}
+    return {"new": new, "old": old, "sampled": report, "greedy": copy.deepcopy(report)}
 
 
 def round_told(name: str, newest: str = "sft") -> dict[str, Any]:
@@ -50,7 +57,7 @@ def round_told(name: str, newest: str = "sft") -> dict[str, Any]:
 
 
 @pytest.fixture
-def found() -> dict[str, Any]:
+def result() -> dict[str, Any]:
     """Two rounds and one of all labels, as rounds.json holds them."""
     return {
         "prompts": 600,
@@ -73,17 +80,17 @@ def found() -> dict[str, Any]:
     ("wins", "said"),
     [(0.56, "rounds beat asking"), (0.52, "no difference can be told"), (0.44, "did not beat .* it did worse")],
 )
-def test_whether_rounds_were_worth_it_is_said_as_it_is(found: dict[str, Any], wins: float, said: str) -> None:
-    found["against"][-1]["sampled"]["preference"] = share(wins)
-    lines = rounds_report.headline(found)
+def test_whether_rounds_were_worth_it_is_said_as_it_is(result: dict[str, Any], wins: float, said: str) -> None:
+    result["against"][-1]["sampled"]["preference"] = share(wins)
+    lines = rounds_report.headline(result)
     assert lines[0] == "2 rounds, 400 rankings with 5,000 ordered pairs."
     assert "Round 2 is preferred to all at once" in lines[-1]
     assert re.search(said, lines[-1])
     assert sum("Asking in rounds" in line for line in lines) == 1
 
 
-def test_the_page_holds_the_numbers_and_fetches_nothing(found: dict[str, Any]) -> None:
-    page = rounds_report.page(found, f"amenable rounds --base-run {SCRIPT}")
+def test_the_page_holds_the_numbers_and_fetches_nothing(result: dict[str, Any]) -> None:
+    page = rounds_report.page(result, f"amenable rounds --base-run {SCRIPT}")
     assert SCRIPT not in page and "http" not in page.split("<main>")[1]
     in_lines = page.replace("<small>", " (").replace("</small>", ")")
     for wanted in ("0.50 (0.40 to 0.60)", "60% (56–64%)", "+0.20 (+0.10 to +0.30)", "all at once", "70% (66–74%)"):
@@ -91,25 +98,25 @@ def test_the_page_holds_the_numbers_and_fetches_nothing(found: dict[str, Any]) -
     assert page.count("<figure") == 3
 
 
-def test_the_terminal_shows_the_same_tables(found: dict[str, Any], tmp_path: Path) -> None:
+def test_the_terminal_shows_the_same_tables(result: dict[str, Any], tmp_path: Path) -> None:
     console = Console(record=True, width=150, file=(tmp_path / "out").open("w"))
-    rounds_report.print_rounds(found, tmp_path / "rounds.html", console)
+    rounds_report.print_rounds(result, tmp_path / "rounds.html", console)
     said = (tmp_path / "out").read_text()
     assert "round 2 over all at once" in said and "0.50 (0.40 to 0.60)" in said and "rounds.html" in said
 
 
-def test_nothing_is_made_of_what_was_not_measured(found: dict[str, Any]) -> None:
-    found["judges"] = None
-    for told in found["models"].values():
-        for decoding in told.values():
+def test_nothing_is_made_of_what_was_not_measured(result: dict[str, Any]) -> None:
+    result["judges"] = None
+    for report in result["models"].values():
+        for decoding in report.values():
             decoding |= {"gold": None, "gold_low": None, "gold_high": None}
-    for one in found["against"]:
+    for one in result["against"]:
         for decoding in ("sampled", "greedy"):
             one[decoding] = {"preference": None, "gold": None, "reward": None, "reward_agrees": None}
-    for one in found["rounds"]:
+    for one in result["rounds"]:
         one |= {"agreement": None, "accuracy": {}, "score": None}
-    assert rounds_report.headline(found) == ["2 rounds, 400 rankings with 5,000 ordered pairs."]
-    page = rounds_report.page(found, "amenable rounds")
+    assert rounds_report.headline(result) == ["2 rounds, 400 rankings with 5,000 ordered pairs."]
+    page = rounds_report.page(result, "amenable rounds")
     assert "None" not in page and page.count("<figure") == 1  # the reward alone
 
 
@@ -125,8 +132,8 @@ def test_the_reward_model_sides_with_gold_where_both_tell_a_difference() -> None
         (answer(0, 1), answer(0, 2)),  # gold tells none
         (answer(None, 1), answer(0, 2)),
     ]
-    told = rounds_report.reward_agreement(said)
-    assert told is not None and told["wins"] == pytest.approx(2 / 3) and told["n"] == 3
+    report = rounds_report.reward_agreement(said)
+    assert report is not None and report["wins"] == pytest.approx(2 / 3) and report["n"] == 3
     assert rounds_report.reward_agreement(said[3:]) is None
 
 
@@ -146,8 +153,8 @@ def test_who_is_compared() -> None:
 
 def test_people_agree_where_they_ranked_the_same() -> None:
     def row(who: str, ranks: list[int], id: str = "p") -> dict[str, Any]:
-        asked = [{"role": "user", "content": id}]
-        return {"prompt": asked, "completions": ["a", "b", "c"], "ranking": ranks, "annotator": who, "id": id}
+        request = [{"role": "user", "content": id}]
+        return {"prompt": request, "completions": ["a", "b", "c"], "ranking": ranks, "annotator": who, "id": id}
 
     assert rounds_report.people_agreement([row("ann", [1, 2, 3])]) is None
     rows = [row("ann", [1, 2, 3]), row("bo", [1, 3, 2]), row("ann", [1, 2, 3], "q")]
@@ -165,7 +172,7 @@ def test_figures_are_read_from_the_runs(tmp_path: Path) -> None:
         (folder / "finished.json").write_text(json.dumps(facts))
     row = {"prompt": [], "completions": ["a", "b", "c"], "ranking": [1, 2, 2], "id": "x"}
     (turn.annotations / "train.jsonl").write_text(json.dumps(row) + "\n")
-    told = rounds_report.round_row(turn, {"sft": Path("sft")})
-    assert told["labels"] == {"prompts": 1, "rankings": 1, "pairs": 2, "seconds": None}
-    assert (told["agreement"], told["score"], told["kl"]) == (0.7, 1.5, 0.5)
-    assert told["accuracy"] == {"validation": {"accuracy": 0.6, "low": 0.5, "high": 0.7, "pairs": 9}}
+    report = rounds_report.round_row(turn, {"sft": Path("sft")})
+    assert report["labels"] == {"prompts": 1, "rankings": 1, "pairs": 2, "seconds": None}
+    assert (report["agreement"], report["score"], report["kl"]) == (0.7, 1.5, 0.5)
+    assert report["accuracy"] == {"validation": {"accuracy": 0.6, "low": 0.5, "high": 0.7, "pairs": 9}}

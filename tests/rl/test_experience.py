@@ -46,21 +46,21 @@ def test_scores_of_a_source_are_those_of_its_prompts_answers() -> None:
 
 
 def test_objective_metrics_by_hand(experience: Experience) -> None:
-    found = objective_metrics(experience, kl_coef=0.1)
+    result = objective_metrics(experience, kl_coef=0.1)
     gaps = [[0.5, -1.0, 0.0], [0.2]]  # log pi - log ref
     k1 = (sum(gaps[0]) + sum(gaps[1])) / 2
-    assert found["objective/kl"] == pytest.approx(k1)
-    assert found["objective/kl_k2"] == pytest.approx((0.125 + 0.5 + 0.02) / 2)
+    assert result["objective/kl"] == pytest.approx(k1)
+    assert result["objective/kl_k2"] == pytest.approx((0.125 + 0.5 + 0.02) / 2)
     k3 = [sum(math.exp(-gap) - 1 + gap for gap in row) for row in gaps]
-    assert found["objective/kl_k3"] == pytest.approx(sum(k3) / 2)
-    assert found["objective/kl_coef"] == 0.1
-    assert found["objective/entropy"] == pytest.approx((3.5 + 3.0) / 2)
-    assert found["objective/non_score_reward"] == pytest.approx(-0.1 * k1)
-    assert found["objective/scores"] == pytest.approx(1.25)  # as the scorer gave them
-    assert found["objective/rlhf_reward"] == pytest.approx((2.05 - 0.52) / 2)
-    assert found["value/explained_variance"] == pytest.approx(1.0)  # off by a constant within the mask
-    assert found["objective/advantages_std"] == pytest.approx((14 / 4) ** 0.5)
-    assert found["completions/mean_length"] == 2.0 and found["completions/clipped_ratio"] == 0.5
+    assert result["objective/kl_k3"] == pytest.approx(sum(k3) / 2)
+    assert result["objective/kl_coef"] == 0.1
+    assert result["objective/entropy"] == pytest.approx((3.5 + 3.0) / 2)
+    assert result["objective/non_score_reward"] == pytest.approx(-0.1 * k1)
+    assert result["objective/scores"] == pytest.approx(1.25)  # as the scorer gave them
+    assert result["objective/rlhf_reward"] == pytest.approx((2.05 - 0.52) / 2)
+    assert result["value/explained_variance"] == pytest.approx(1.0)  # off by a constant within the mask
+    assert result["objective/advantages_std"] == pytest.approx((14 / 4) ** 0.5)
+    assert result["completions/mean_length"] == 2.0 and result["completions/clipped_ratio"] == 0.5
 
 
 def test_what_lies_outside_the_mask_changes_nothing(experience: Experience) -> None:
@@ -141,10 +141,10 @@ def test_a_mean_ratio_is_one_whatever_the_trainers_distribution(temperature: flo
     theirs = torch.log_softmax(logits / temperature + 0.1 * torch.randn(50, generator=generator), -1)
     drawn = ours.exp().multinomial(50_000, replacement=True, generator=generator)
     assert Ratios.of((theirs - ours)[drawn]).missing == 0
-    kept = ours.topk(40).indices
-    mass = ours[kept].exp().sum()
-    drawn = kept[(ours[kept] - mass.log()).exp().multinomial(50_000, replacement=True, generator=generator)]
-    left = theirs[kept].exp().sum()
+    stored = ours.topk(40).indices
+    mass = ours[stored].exp().sum()
+    drawn = stored[(ours[stored] - mass.log()).exp().multinomial(50_000, replacement=True, generator=generator)]
+    left = theirs[stored].exp().sum()
     assert Ratios.of((theirs - ours + mass.log())[drawn]).missing == pytest.approx(1 - float(left), abs=0.01)
 
 

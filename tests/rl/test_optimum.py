@@ -256,14 +256,14 @@ def test_ppo_at_ratio_one_and_a2c_at_lambda_one_are_reinforce_with_the_critic_as
     a2c_algorithm, config = build(a2c, models, **options)
     torch.nn.init.normal_(a2c_algorithm.critic.score.weight, generator=torch.Generator().manual_seed(2))
     experience = sample(a2c_algorithm, models, config)
-    found = gradient(a2c_algorithm, models, config, experience)
+    result = gradient(a2c_algorithm, models, config, experience)
     for objective in ("clip", "none", "kl-penalty"):
         algorithm, config = build(ppo, models, **options | {"objective": objective})
         algorithm.standardize_advantages = False
-        assert torch.allclose(found, gradient(algorithm, models, config, experience), atol=1e-6)
+        assert torch.allclose(result, gradient(algorithm, models, config, experience), atol=1e-6)
     algorithm, config = build(reinforce, models, num_generations=32, baseline="none")
     own = sample(algorithm, models, config)
     own.columns["advantages"] = (own.columns["returns"] - experience.columns["values"]) * own.rollout.mask
     tokens = float(own.rollout.lengths.sum()) / 32
-    assert torch.allclose(found, gradient(algorithm, models, config, own) / tokens, atol=1e-6)
-    assert found.abs().max() > 1e-2
+    assert torch.allclose(result, gradient(algorithm, models, config, own) / tokens, atol=1e-6)
+    assert result.abs().max() > 1e-2

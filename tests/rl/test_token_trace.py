@@ -118,13 +118,13 @@ def test_the_likeliest_are_those_of_the_sampler(
         with torch.no_grad():
             logits = models.policy.logits(models.policy(ids, Layout.of([len(ids)], ids.device)))
         before = len(rollout.prompts[i]) - 1
-        for place, told in enumerate(top[i]):
+        for place, report in enumerate(top[i]):
             here = logits[before + place]
             each = token_logprobs(here.expand(len(here), -1), torch.arange(len(here)), temperature).exp()
             best = each.argsort(descending=True)[:5].tolist()
-            assert [token for token, _ in told] == best
-            assert [p for _, p in told] == pytest.approx(each[best].tolist(), abs=1e-5)
-    assert [len(told) for told in top] == [3, 1]
+            assert [token for token, _ in report] == best
+            assert [p for _, p in report] == pytest.approx(each[best].tolist(), abs=1e-5)
+    assert [len(report) for report in top] == [3, 1]
 
 
 def test_rows_do_not_depend_on_the_passes(
@@ -142,9 +142,9 @@ def test_rows_do_not_depend_on_the_passes(
 @pytest.mark.parametrize("text", ["Gladly: a rose, it is red.", "  two\n\nlines ", "a b\u00a0c"])
 def test_pieces_joined_are_the_text(words: Tokenizer, text: str) -> None:
     ids = [words.bos_id, *words.encode(text), words.eos_id]
-    told = token_trace.pieces(words, ids)
-    assert len(told) == len(ids) and told[0] == words.bos and told[-1] == words.eos
-    assert "".join(told[1:-1]).replace(PARTIAL_CHARACTER, "") == text
+    report = token_trace.pieces(words, ids)
+    assert len(report) == len(ids) and report[0] == words.bos and report[-1] == words.eos
+    assert "".join(report[1:-1]).replace(PARTIAL_CHARACTER, "") == text
 
 
 def test_a_character_of_many_tokens_is_shown_by_the_last(words: Tokenizer) -> None:
@@ -165,8 +165,8 @@ def test_the_watched_are_spread_evenly() -> None:
     assert token_trace.evenly_spaced(range(100), 4) == [0, 25, 50, 75]
     assert token_trace.evenly_spaced(range(3), 6) == [0, 1, 2]
     assert token_trace.evenly_spaced(range(3), 0) == []
-    found = token_trace.evenly_spaced(range(2001), 6)
-    assert len(set(found)) == 6 and {b - a for a, b in pairwise(found)} <= {333, 334}
+    result = token_trace.evenly_spaced(range(2001), 6)
+    assert len(set(result)) == 6 and {b - a for a, b in pairwise(result)} <= {333, 334}
 
 
 def test_an_algorithm_without_a_critic_has_no_rows_of_one(

@@ -123,8 +123,8 @@ def test_the_page_of_comparisons_by_one_key(chromium: Any, tmp_path: Path, width
 def test_the_chat_page(chromium: Any, served: Any, width: int, dark: bool) -> None:
     open_page(chromium, served.url, width, dark, "document.querySelector('#model option')")
     turns = [{"role": "user", "content": HEBREW}, {"role": "assistant", "content": f"{ARABIC}\n\n- a", "model": "tiny"}]
-    kept = {"id": "a", "title": HEBREW, "turns": turns, "changed": 1, "version": "1"}
-    chromium.js(f"localStorage.setItem('amenable-chat-a', {json.dumps(json.dumps(kept))})")
+    stored = {"id": "a", "title": HEBREW, "turns": turns, "changed": 1, "version": "1"}
+    chromium.js(f"localStorage.setItem('amenable-chat-a', {json.dumps(json.dumps(stored))})")
     chromium.go(served.url)
     chromium.until("document.querySelectorAll('.turn').length === 2")
     assert violations(chromium) == []
@@ -150,8 +150,8 @@ def test_text_runs_its_own_way_and_a_long_answer_is_folded(chromium: Any, label_
             chromium.js("[...document.querySelectorAll('.pool button.wide')][0].click()")
         chromium.js("document.querySelector('#send').click()")
     chromium.until("document.querySelectorAll('.card').length === 3")
-    said = "[...document.querySelectorAll('#asked .text, .card .text p, .card .text li')]"
-    texts = chromium.js(f"{said}.map((n) => [n.textContent.trim().slice(0, 6), getComputedStyle(n).direction])")
+    reply = "[...document.querySelectorAll('#asked .text, .card .text p, .card .text li')]"
+    texts = chromium.js(f"{reply}.map((n) => [n.textContent.trim().slice(0, 6), getComputedStyle(n).direction])")
     assert len(texts) == 5
     for text, direction in texts:
         assert direction == ("ltr" if text.isascii() else "rtl"), text
@@ -182,7 +182,7 @@ def test_two_tabs_label_one_after_the_other(chromium: Any, label_page: str) -> N
     chromium.js("document.querySelector('[data-kind=compare]').click()")
     chromium.until("document.querySelector('#strength')")
     here = chromium.js("document.querySelector('#asked').innerText")
-    kept = """(async () => {
+    stored = """(async () => {
         const headers = { 'content-type': 'application/json' };
         const post = (path, body) => fetch(path, { method: 'POST', headers, body: JSON.stringify(body) });
         const { task } = await (await post('/api/next', { kind: 'compare' })).json();
@@ -190,7 +190,7 @@ def test_two_tabs_label_one_after_the_other(chromium: Any, label_page: str) -> N
         const answer = { assignment: task.assignment, ranks: [1, 2], strength: -4, ...about };
         return (await post('/api/rank', answer)).status;
     })()"""
-    assert chromium.js(kept) == 200, "as another tab would"
+    assert chromium.js(stored) == 200, "as another tab would"
     chromium.press("ArrowRight", "Enter")
     chromium.until("!document.querySelector('#say').hidden")
     chromium.until(f"document.querySelector('#asked').innerText !== {json.dumps(here)}")

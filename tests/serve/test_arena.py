@@ -74,7 +74,7 @@ def test_the_command_opens_an_arena_of_its_models(
     arena.run(Config(models=models, labels_db=tmp_path / "votes.db", port=0, device=device))
     assert [reply.status_code for reply in got] == [200, 200, 200, 404]
     assert "Arena" in got[0].text and "Leaderboard" in got[1].text and got[2].json()["waiting"] == ["a", "b"]
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == f"a, b fight; votes go into {tmp_path / 'votes.db'}" and told[1].startswith(
+    report = capsys.readouterr().out.splitlines()
+    assert report[0] == f"a, b fight; votes go into {tmp_path / 'votes.db'}" and report[1].startswith(
         "arena at http://127."
     )

@@ -22,7 +22,7 @@ from amenable.serve.openai.scheduler import Chunk, Finished
 from amenable.train.runtime import DeviceOptions, start_runtime
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (result for name in ("chromium", "chromium-browser", "google-chrome") if (result := shutil.which(name))), None
 )
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the arena is not tried in a browser")
 ATTACK = "<img src=x onerror='window.bad=1'><script>window.bad=1</script>"
@@ -52,7 +52,7 @@ class Talker:
         self.says, self.gate = says, threading.Event()
         self.gate.set()
 
-    def submit(self, asked: Any, tell: Any) -> Any:
+    def submit(self, requested: Any, tell: Any) -> Any:
         def speak() -> None:
             first, rest = self.says[:4], self.says[4:]
             tell(Chunk(0, first))

@@ -100,8 +100,8 @@ def test_piped_messages_are_answered_in_turn_and_remembered(model, say):
     out, err = say(config, "hello there", "", "  two cats  ")
     hello = Message("user", "hello there")
     first = answer_to(model, config, 0, hello)
-    told = Message("assistant", first.strip())
-    second = answer_to(model, config, 1, hello, told, Message("user", "two cats"))
+    report = Message("assistant", first.strip())
+    second = answer_to(model, config, 1, hello, report, Message("user", "two cats"))
     assert first.strip() and second.strip()
     assert out == f"{first}\n{second}\n"
     assert err == ""
@@ -130,12 +130,12 @@ def test_a_wrong_command_is_told_and_the_session_goes_on(model, say):
     out, err = say(config, "/temperature hot", "/temperature -1", "/dance", "/temperature 0", "hello", "/quit", "hello")
     greedy = config_of(model, max_new_tokens=8, temperature=0)
     assert out == answer_to(model, greedy, 0, Message("user", "hello")) + "\n"
-    told = err.splitlines()
-    assert len(told) == 4
-    assert "'hot' is not a number" in told[0]
-    assert "temperature is -1" in told[1]
-    assert "there is no command /dance" in told[2]
-    assert told[3] == "temperature 0"
+    report = err.splitlines()
+    assert len(report) == 4
+    assert "'hot' is not a number" in report[0]
+    assert "temperature is -1" in report[1]
+    assert "there is no command /dance" in report[2]
+    assert report[3] == "temperature 0"
 
 
 def test_a_path_is_no_command(model, say):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+    (result for name in ("chromium", "chromium-browser", "google-chrome") if (result := shutil.which(name))), ""
 )
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium here: the chat page is not tried in a browser")
 
@@ -53,9 +53,9 @@ class Browser:
         )
         while True:
             reply = json.loads(self.receive())
-            told, about = reply.get("method"), reply.get("params", {})
+            report, about = reply.get("method"), reply.get("params", {})
             mistake = about.get("entry", {}).get("source") not in ("network", "recommendation")
-            if told in ("Runtime.exceptionThrown", "Log.entryAdded") and mistake:
+            if report in ("Runtime.exceptionThrown", "Log.entryAdded") and mistake:
                 self.said.append(about)
             if reply.get("id") == self.number:
                 assert "error" not in reply, reply
@@ -69,9 +69,9 @@ class Browser:
         return bytes(text)
 
     def js(self, expression: str) -> Any:
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
 
     def go(self, address: str, width: int = 1280) -> None:
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
@@ -166,10 +166,10 @@ def test_several_answers_are_ranked_by_keys(page: Browser, served: Any) -> None:
         page.press("Tab", 9)
     page.press("Enter", 13, "\r")
     page.until("!document.querySelector('.rank')")
-    kept = served.store.rankings()[-1]
-    assert kept.prompt[-1].content == "Eva asks: name a white thing."
-    assert kept.ranks == (1.0, *[2.0] * (count - 1))
-    assert page.js("document.querySelector('.turn.assistant .text').innerText") == kept.completions[0]
+    stored = served.store.rankings()[-1]
+    assert stored.prompt[-1].content == "Eva asks: name a white thing."
+    assert stored.ranks == (1.0, *[2.0] * (count - 1))
+    assert page.js("document.querySelector('.turn.assistant .text').innerText") == stored.completions[0]
 
 
 def test_an_answer_is_stopped(page: Browser, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +230,8 @@ def test_two_tabs_keep_each_others_messages(page: Browser, served: Any) -> None:
         page.js(f"localStorage.setItem('amenable-chat-{one['id']}', {json.dumps(json.dumps(one))})")
     page.say("Ida asks: name a blue thing.")
     page.answered(2)
-    kept = page.js(CHATS)
-    said = [[turn["content"] for turn in one["turns"] if turn["role"] == "user"] for one in kept]
+    stored = page.js(CHATS)
+    said = [[turn["content"] for turn in one["turns"] if turn["role"] == "user"] for one in stored]
     assert sorted(map(len, said)) == [1, 2, 2]
     assert ["Hal asks: name a red thing.", "From the other tab."] in said
     assert ["Hal asks: name a red thing.", "Ida asks: name a blue thing."] in said

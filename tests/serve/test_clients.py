@@ -141,9 +141,9 @@ def test_echo_gives_the_prompt_back(client: openai.OpenAI, stream: bool) -> None
             texts[chunk.choices[0].index] += chunk.choices[0].text
             logprobs[chunk.choices[0].index] = chunk.choices[0].logprobs
     else:
-        made = client.completions.create(**usual, max_tokens=5, echo=True)
-        texts = [choice.text for choice in made.choices]
-        logprobs = {choice.index: choice.logprobs for choice in made.choices}
+        built = client.completions.create(**usual, max_tokens=5, echo=True)
+        texts = [choice.text for choice in built.choices]
+        logprobs = {choice.index: choice.logprobs for choice in built.choices}
     for choice in whole.choices:
         prompt = usual["prompt"][choice.index // 2]
         assert texts[choice.index] == prompt + choice.text
@@ -160,14 +160,14 @@ def test_a_prompt_alone_may_fill_the_context(http: httpx.Client, base: Path, run
     draws = torch.Generator().manual_seed(3)
     ids = torch.randint(6, 300, (64,), generator=draws).tolist()
     body = {"model": "plain", "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 5}
-    made = http.post("/v1/completions", json=body).raise_for_status().json()
-    logprobs = made["choices"][0]["logprobs"]
+    built = http.post("/v1/completions", json=body).raise_for_status().json()
+    logprobs = built["choices"][0]["logprobs"]
     assert logprobs["token_logprobs"][1:] == pytest.approx(logprobs_of(base, [ids], runtime)[0], abs=1e-4)
     for token, logp, near in list(zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"]))[1:]:
         fifth = sorted(near.values())[-5]
         assert near[token] == logp and len(near) == (5 if logp >= fifth else 6)
-    assert made["usage"] == {"prompt_tokens": 64, "completion_tokens": 0, "total_tokens": 64}
-    assert made["choices"][0]["finish_reason"] == "length"
+    assert built["usage"] == {"prompt_tokens": 64, "completion_tokens": 0, "total_tokens": 64}
+    assert built["choices"][0]["finish_reason"] == "length"
     assert http.post("/v1/completions", json={**body, "max_tokens": 1}).status_code == 400
 
 

@@ -66,9 +66,9 @@ def test_the_command_serves_until_it_is_stopped_and_says_where(config, capsys, m
         end = time.monotonic() + 20
         while not (servers and servers[0].started) and time.monotonic() < end:
             time.sleep(0.02)
-        said = capsys.readouterr().out
-        address = said.split("label at ")[1].split()[0]
-        assert "1 to rank, 1 to compare, 1 to demonstrate" in said
+        answer = capsys.readouterr().out
+        address = answer.split("label at ")[1].split()[0]
+        assert "1 to rank, 1 to compare, 1 to demonstrate" in answer
         with urllib.request.urlopen(f"{address}/api/me") as reply:
             assert json.load(reply)["name"] == "owner"
     finally:
@@ -87,11 +87,16 @@ def test_a_port_in_use_is_said(config):
 
 def test_a_model_suggests_and_another_try_is_another_answer(config, assistant):
     suggest = label.load_suggester(changed(config, model=assistant))
-    asked = [{"role": "user", "content": "Ann asks: name a red thing."}]
-    first, again, second = suggest(asked, 0), suggest(asked, 0), suggest(asked, 1)
+    requested = [{"role": "user", "content": "Ann asks: name a red thing."}]
+    first, again, second = suggest(requested, 0), suggest(requested, 0), suggest(requested, 1)
     assert first == again and first["seed"] != second["seed"]
     assert first["text"] and first["model"] == str(assistant) and first["sampling"]["temperature"] == 0.7
-    talked = [{"role": "system", "content": "Be kind."}, *asked, {"role": "assistant", "content": "A rose."}, *asked]
+    talked = [
+        {"role": "system", "content": "Be kind."},
+        *requested,
+        {"role": "assistant", "content": "A rose."},
+        *requested,
+    ]
     assert isinstance(suggest(talked * 1, 0)["text"], str)
 
 
@@ -113,7 +118,7 @@ def test_instructions_are_the_owners_file_or_text(config, tmp_path):
         store.append("instructions", {"text": "# Mine"}, 1.0)
         assert label_app.instructions() == "# Mine"
         (tmp_path / "told.md").write_text("# Theirs")
-        told = label.read_instructions(changed(config, instructions=tmp_path / "told.md"))
-        assert label.make_label_app(config, store, [], told, None, None).instructions() == "# Theirs"
+        report = label.read_instructions(changed(config, instructions=tmp_path / "told.md"))
+        assert label.make_label_app(config, store, [], report, None, None).instructions() == "# Theirs"
     with pytest.raises(InputError, match="give a Markdown file"):
         label.read_instructions(changed(config, instructions=tmp_path / "none.md"))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (result for name in ("chromium", "chromium-browser", "google-chrome") if (result := shutil.which(name))), None
 )
 KEYS = {"Enter": 13, "ArrowUp": 38, "ArrowDown": 40, "ArrowLeft": 37, "ArrowRight": 39, "Backspace": 8}
 
@@ -92,9 +92,9 @@ class Browser:
         self.until("document.readyState === 'complete'")
 
     def js(self, expression: str) -> Any:
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
 
     def until(self, expression: str, seconds: float = 20) -> None:
         """Wait for an expression to be true."""
@@ -216,10 +216,10 @@ def test_six_answers_are_ranked_by_keys_with_ties_and_taken_back(served: tuple[s
     assert browser.js("document.querySelector('#send').disabled")
     browser.press("4", "Enter")
     browser.until("document.querySelector('#progress').textContent.startsWith('1 by you')")
-    said = last(store, "ranking")
-    by_text = dict(zip(said["completions"], said["ranking"]))
+    answer = last(store, "ranking")
+    by_text = dict(zip(answer["completions"], answer["ranking"]))
     assert [by_text[text] for text in shown] == [1, 4, 1, 6, 5, 3]
-    assert [said["completions"][i] for i in said["shown_order"]] == shown
+    assert [answer["completions"][i] for i in answer["shown_order"]] == shown
     assert browser.js("document.title") != "1" and not browser.js("document.querySelectorAll('main img').length")
 
     browser.press("u")
@@ -249,10 +249,10 @@ def test_answers_are_dragged_and_an_unfinished_task_is_found_again(served: tuple
     assert browser.js(order) == [[5], [1], [2], [3]]
     browser.drag(browser.js(where % (2, ".grip", 12)), browser.js(where % (0, "", 40)))
     assert browser.js(order) == [[5], [1, 3], [2]]
-    asked = browser.js("document.querySelector('#asked').innerText")
+    request = browser.js("document.querySelector('#asked').innerText")
     browser.go(address)
     browser.until("document.querySelectorAll('.card').length === 6")
-    assert browser.js("document.querySelector('#asked').innerText") == asked
+    assert browser.js("document.querySelector('#asked').innerText") == request
     assert browser.js(order) == [[5], [1, 3], [2]]
 
 
@@ -269,9 +269,9 @@ def test_a_suggestion_is_taken_and_one_is_edited(served: tuple[str, Any], browse
     browser.js("document.querySelector('#take').click()")
     browser.press("Ctrl+Enter")
     browser.until("document.querySelector('#progress').textContent.startsWith('1 by you')")
-    said = last(store, "demonstration")
-    assert said["messages"][-1] == {"role": "assistant", "content": SUGGESTED}
-    assert [fate["kept"] for fate in said["suggestions"]] == ["taken"]
+    answer = last(store, "demonstration")
+    assert answer["messages"][-1] == {"role": "assistant", "content": SUGGESTED}
+    assert [fate["kept"] for fate in answer["suggestions"]] == ["taken"]
 
     browser.js("document.querySelector('[data-kind=converse]').click()")
     browser.until("document.body.dataset.kind === 'converse'")
@@ -283,10 +283,10 @@ def test_a_suggestion_is_taken_and_one_is_edited(served: tuple[str, Any], browse
     browser.type(" Gladly.")
     browser.press("Ctrl+Enter")
     browser.until("document.querySelector('#progress').textContent.startsWith('1 by you')")
-    said = last(store, "conversation")
-    assert [turn["role"] for turn in said["messages"]] == ["user", "assistant"]
-    assert said["messages"][1]["content"] == f"{SUGGESTED} Gladly."
-    assert [fate["kept"] for fate in said["suggestions"]] == ["edited"]
+    answer = last(store, "conversation")
+    assert [turn["role"] for turn in answer["messages"]] == ["user", "assistant"]
+    assert answer["messages"][1]["content"] == f"{SUGGESTED} Gladly."
+    assert [fate["kept"] for fate in answer["suggestions"]] == ["edited"]
 
 
 def test_two_answers_are_compared_and_the_owner_sees_it(served: tuple[str, Any], browser: Browser) -> None:
@@ -298,9 +298,9 @@ def test_two_answers_are_compared_and_the_owner_sees_it(served: tuple[str, Any],
     assert browser.js("document.querySelector('.scale output').textContent") == "Right is clearly better"
     browser.press("Enter")
     browser.until("document.querySelector('#progress').textContent.startsWith('1 by you')")
-    said = last(store, "ranking")
-    left, right = said["shown_order"]
-    assert said["strength"] == 3 and said["ranking"][right] == 1 and said["ranking"][left] == 2
+    answer = last(store, "ranking")
+    left, right = answer["shown_order"]
+    assert answer["strength"] == 3 and answer["ranking"][right] == 1 and answer["ranking"][left] == 2
     browser.go(f"{address}/owner")
     browser.until("document.querySelector('.tiles')")
     assert "owner" in browser.js("document.querySelector('table').innerText")

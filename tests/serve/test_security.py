@@ -24,15 +24,15 @@ def raw(port: int, data: bytes, seconds: float = 5) -> bytes:
     """What is answered to these bytes, until the server closes or says no more."""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as line:
         line.sendall(data)
-        found = b""
+        result = b""
         try:
             while part := line.recv(65536):
-                found += part
-                if b"\r\n\r\n" in found and b"connection: close" not in found.lower():
-                    return found
+                result += part
+                if b"\r\n\r\n" in result and b"connection: close" not in result.lower():
+                    return result
         except TimeoutError:
             pass
-        return found
+        return result
 
 
 def test_every_answer_has_the_headers(served) -> None:
@@ -86,8 +86,8 @@ def test_forms_are_refused(served) -> None:
 
 def test_large_bodies_are_refused_unread(served) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    said = raw(served.port, f"{head}Content-Length: 10485760\r\n\r\n".encode())
-    assert said.startswith(b"HTTP/1.1 413")
+    answer = raw(served.port, f"{head}Content-Length: 10485760\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 413")
 
     def endless():
         for _ in range(160):
@@ -130,9 +130,9 @@ def test_a_conversation_of_nothing_is_refused(served) -> None:
      "/v1/models/../../../etc/passwd", "/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/serve.py", "/%00"],
 )  # fmt: skip
 def test_no_path_is_a_file(served, path: str) -> None:
-    said = raw(served.port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
-    assert said.startswith(b"HTTP/1.1 404"), said[:200]
-    assert b"root:" not in said and b"def run" not in said
+    answer = raw(served.port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 404"), answer[:200]
+    assert b"root:" not in answer and b"def run" not in answer
 
 
 def test_script_comes_back_as_json_text(served) -> None:

@@ -41,22 +41,22 @@ class Siege:
         """A byte each, now and then, so that nobody looks dead. Bodies fall silent, so that they hear the answer."""
         began = time.monotonic()
         while not self.done.wait(0.1):
-            said = {"head": b"x", "body": b" " if time.monotonic() - began < 0.5 else b""}
+            spoken = {"head": b"x", "body": b" " if time.monotonic() - began < 0.5 else b""}
             for line, kind in zip(self.lines, self.kinds):
                 with contextlib.suppress(OSError):
-                    line.sendall(said.get(kind, b""))
+                    line.sendall(spoken.get(kind, b""))
 
     def answers(self) -> dict[str, list[bytes]]:
         """What each was told until its connection was closed, by kind."""
-        found: dict[str, list[bytes]] = {kind: [] for kind in self.kinds}
+        result: dict[str, list[bytes]] = {kind: [] for kind in self.kinds}
         for line, kind in zip(self.lines, self.kinds):
-            told = b""
+            report = b""
             # who is still speaking when the door closes may hear nothing
             with contextlib.suppress(ConnectionResetError):
                 while part := line.recv(65536):
-                    told += part
-            found[kind].append(told)
-        return found
+                    report += part
+            result[kind].append(report)
+        return result
 
     def end(self) -> None:
         self.done.set()
@@ -76,8 +76,8 @@ def withstands(port: int, path: str, ask: Callable[[], None]) -> None:
             ask()
         answers = siege.answers()
         assert set(answers["mute"]) == set(answers["head"]) == {b""}
-        assert all(told.startswith(b"HTTP/1.1 200") for told in answers["idle"])
-        assert all(told.startswith(b"HTTP/1.1 408") for told in answers["body"])
+        assert all(report.startswith(b"HTTP/1.1 200") for report in answers["idle"])
+        assert all(report.startswith(b"HTTP/1.1 408") for report in answers["body"])
     finally:
         siege.end()
     ask()
@@ -98,8 +98,8 @@ def test_labels_are_kept_while_two_hundred_dawdle(run_labelling: Any) -> None:
         def ask() -> None:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
                 task = client.post("/api/next", json={"kind": "rank"}).json()["task"]
-                said = {"assignment": task["assignment"], "ranks": [1, 2, 3]}
-                assert client.post("/api/rank", json=said).json()["kept"]
+                spoken = {"assignment": task["assignment"], "ranks": [1, 2, 3]}
+                assert client.post("/api/rank", json=spoken).json()["kept"]
 
         withstands(port, "/api/rank", ask)
 

@@ -35,8 +35,12 @@ def samples(small_world: ClosedWorld, tmp_path_factory: pytest.TempPathFactory) 
     with file.open("w") as out:
         for row in small_world.rows["prompts/reward.jsonl"]:
             best = small_world.best_answer(row["id"])
-            told = {"completions": [best, BAD, best, "It is"], "ended": [True, True, True, False], "kind": row["kind"]}
-            out.write(json.dumps({"id": row["id"], "prompt": row["prompt"], **told}) + "\n")
+            report = {
+                "completions": [best, BAD, best, "It is"],
+                "ended": [True, True, True, False],
+                "kind": row["kind"],
+            }
+            out.write(json.dumps({"id": row["id"], "prompt": row["prompt"], **report}) + "\n")
     return file
 
 
@@ -50,13 +54,13 @@ def read(folder: Path) -> dict[str, list[Ranking]]:
 
 
 def test_rankings_can_be_read_and_keep_prompts_apart(config: annotate.Config) -> None:
-    found = read(annotate.run(config))
-    prompts = {name: {ranking.id for ranking in rankings} for name, rankings in found.items()}
+    result = read(annotate.run(config))
+    prompts = {name: {ranking.id for ranking in rankings} for name, rankings in result.items()}
     # an annotator may see all answers as equal: such a ranking teaches nothing and is not read
     assert len(prompts["train"]) > 40 and len(prompts["validation"]) > 10
     assert not prompts["train"] & prompts["validation"]
     assert prompts["heldout"] <= {json.loads(line)["id"] for line in (config.out / "validation.jsonl").open()}
-    for ranking in found["train"]:
+    for ranking in result["train"]:
         assert len(ranking.completions) == len(set(ranking.completions)) == 3  # the same answer twice counts once
         assert ranking.meta["ended"] == [text != "It is" for text in ranking.completions]
         assert ranking.meta["kind"]
@@ -65,14 +69,14 @@ def test_rankings_can_be_read_and_keep_prompts_apart(config: annotate.Config) ->
 def test_annotators_mostly_see_what_is_good_and_the_held_out_label_nothing_trained(
     config: annotate.Config, small_world: ClosedWorld
 ) -> None:
-    found = read(annotate.run(config))
+    result = read(annotate.run(config))
     panel, held_out = ({one.name for one in part} for part in (small_world.panel, small_world.held_out_panel))
     for name, names in (("train", panel), ("validation", panel), ("heldout", held_out)):
-        assert {ranking.annotator for ranking in found[name]} <= names
-    wins = [ranking.ranks[0] < ranking.ranks[ranking.completions.index(BAD)] for ranking in found["train"]]
+        assert {ranking.annotator for ranking in result[name]} <= names
+    wins = [ranking.ranks[0] < ranking.ranks[ranking.completions.index(BAD)] for ranking in result["train"]]
     assert sum(wins) / len(wins) > 0.8
-    told = json.loads((config.out / "finished.json").read_text())
-    assert set(told["agreement"]) == {"train", "heldout", "all"} and 0.5 < told["agreement"]["all"] < 1
+    report = json.loads((config.out / "finished.json").read_text())
+    assert set(report["agreement"]) == {"train", "heldout", "all"} and 0.5 < report["agreement"]["all"] < 1
 
 
 def test_an_empty_answer_is_ranked_among_those_of_a_share_of_the_training_prompts(
@@ -96,8 +100,8 @@ def test_every_label_is_in_the_store(config: annotate.Config) -> None:
     out = annotate.run(config)
     rows = [json.loads(line) for name in ("train", "validation", "heldout") for line in (out / f"{name}.jsonl").open()]
     with Store(out / "labels.db") as store:
-        kept = store.rankings()
-    assert [(one.id, one.annotator, list(one.ranks)) for one in kept] == [
+        stored = store.rankings()
+    assert [(one.id, one.annotator, list(one.ranks)) for one in stored] == [
         (row["id"], row["annotator"], row["ranking"]) for row in rows
     ]
 
@@ -132,10 +136,10 @@ def test_answers_of_several_models_to_a_prompt_are_ranked_together(
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     first.write_text("".join(json.dumps({**row, "model": "old"}) + "\n" for row in rows[:40]))
-    said = {"completions": [BAD, "I do not know.", " ", ""], "ended": [True] * 4, "model": "new"}
-    second.write_text("".join(json.dumps({**row, **said}) + "\n" for row in rows[4:44]))
-    found = read(annotate.run(replace(config, data=first, extra_data=(second,))))
-    by_id = {ranking.id: ranking for name in ("train", "validation") for ranking in found[name]}
+    reply = {"completions": [BAD, "I do not know.", " ", ""], "ended": [True] * 4, "model": "new"}
+    second.write_text("".join(json.dumps({**row, **reply}) + "\n" for row in rows[4:44]))
+    result = read(annotate.run(replace(config, data=first, extra_data=(second,))))
+    by_id = {ranking.id: ranking for name in ("train", "validation") for ranking in result[name]}
     alone, both, later = [row["id"] for row in rows[:4]], [row["id"] for row in rows[4:40]], rows[40]["id"]
     assert {len(by_id[id].completions) for id in alone if id in by_id} == {3}
     for id in both:
@@ -229,8 +233,8 @@ def test_a_judge_that_scores_all_alike_is_refused_until_it_is_mended(
     file, out = tmp_path / "mine.py", tmp_path / "run"
     file.write_text("def equal(completions):\n    return [0.5] * len(completions)\n")
     assert command(judged, out, "--judge", f"{file}:equal") == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "mine.py:equal: all answers to each of 10 prompts have the same rank; give a judge that tells them" in said
+    reply = " ".join(capsys.readouterr().err.split())
+    assert "mine.py:equal: all answers to each of 10 prompts have the same rank; give a judge that tells them" in reply
     assert len((out / FAILED_ROLLOUT).read_text().splitlines()) == 10 and not (out / "train.jsonl").exists()
     before = json.loads((out / "lineage.json").read_text())["inputs"]["judge"]["sha256"]
     file.write_text("def equal(completions):\n    return [float(len(text)) for text in completions]\n")

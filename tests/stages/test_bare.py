@@ -73,8 +73,8 @@ def test_a_command_runs_bare_on_what_the_others_made(
 
 def test_an_evaluation_compares_the_models_that_are_there(runs: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["evaluate", "--max-prompts", "3"]) == 0
-    told = capsys.readouterr().err
-    assert "2 models x 3 prompts" in told and "no judge of the answers: give --reward, or the --world" in told
+    report = capsys.readouterr().err
+    assert "2 models x 3 prompts" in report and "no judge of the answers: give --reward, or the --world" in report
     options = yaml.safe_load((runs / "evaluate" / "config.yaml").read_text())
     assert options["models"] == ["base=runs/pretrain", "sft=runs/sft"] and options["max_new_tokens"] == 16
     models = json.loads((runs / "evaluate" / "evaluation.json").read_text())["models"]
@@ -97,7 +97,9 @@ def test_ones_own_data_needs_nothing_of_the_closed_world(
         reward_config.model, reward_config.data, out=Path("own"), device=DeviceOptions("cpu", "fp32", 1)
     )
     reward.run(replace(own, inspect_batch=True))
-    told = capsys.readouterr().err
-    assert re.search(r"reward 0 will be the mean of \d+ completions trained on \(--demonstrations to change it\)", told)
+    report = capsys.readouterr().err
+    assert re.search(
+        r"reward 0 will be the mean of \d+ completions trained on \(--demonstrations to change it\)", report
+    )
     reward.run(replace(own, demonstrations=reward_config.demonstrations, out=Path("centred"), inspect_batch=True))
     assert "reward 0 will be the mean of 96 demonstrations" in capsys.readouterr().err

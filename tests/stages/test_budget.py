@@ -59,16 +59,16 @@ def calls(
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Tokens and rows of every pass that a decoder computes from now on, reading of prompts for sampling left out."""
-    seen: list[tuple[int, int]] = []
+    observed: list[tuple[int, int]] = []
     forward = Decoder.forward
 
     def noting(self: Decoder, ids: Any, layout: Layout, cache: Any = None, *rest: Any, **more: Any) -> Any:
         if cache is None:
-            seen.append((ids.numel(), len(layout.lengths)))
+            observed.append((ids.numel(), len(layout.lengths)))
         return forward(self, ids, layout, cache, *rest, **more)
 
     monkeypatch.setattr(Decoder, "forward", noting)
-    return seen
+    return observed
 
 
 @pytest.mark.parametrize("name", ["sft", "reward", "dpo", "ppo", "evaluate"])

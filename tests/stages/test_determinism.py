@@ -87,7 +87,7 @@ def calls(
     }
 
 
-def made(folder: Path) -> dict[str, Any]:
+def built(folder: Path) -> dict[str, Any]:
     """Hashes of all that a run has made but its options, which name its folder; and its closing figures."""
     hashes = {name: fact["sha256"] for name, fact in json.loads((folder / "manifest.json").read_text()).items()}
     closing = json.loads((folder / "finished.json").read_text())
@@ -98,11 +98,11 @@ def made(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", STAGES)
 def test_the_seed_decides_every_bit(name: str, calls: dict[str, tuple[Any, Any]], tmp_path: Path) -> None:
     stage, config = calls[name]
-    first = made(stage.run(replace(config, out=tmp_path / "first")))
+    first = built(stage.run(replace(config, out=tmp_path / "first")))
     torch.manual_seed(12345)  # whatever has drawn from torch's own generator before has no say
     torch.rand(7)
-    assert made(stage.run(replace(config, out=tmp_path / "second"))) == first
-    other = made(stage.run(replace(config, out=tmp_path / "other", seed=config.seed + 1)))
+    assert built(stage.run(replace(config, out=tmp_path / "second"))) == first
+    other = built(stage.run(replace(config, out=tmp_path / "other", seed=config.seed + 1)))
     assert other["model.safetensors"] != first["model.safetensors"]
     assert other["metrics.jsonl"] != first["metrics.jsonl"]
     assert [check.line for check in verify.checks(verify.Config(tmp_path / "first")) if check.state != "good"] == []

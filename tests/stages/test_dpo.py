@@ -59,9 +59,9 @@ def pairs(config: dpo.Config, words: Tokenizer, runtime: Runtime, make_decoder: 
 
 
 def gradient(model: Decoder) -> torch.Tensor:
-    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    result = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad(set_to_none=True)
-    return found
+    return result
 
 
 def test_it_learns_what_people_like(trained: Path, rows_of: Callable) -> None:
@@ -70,10 +70,10 @@ def test_it_learns_what_people_like(trained: Path, rows_of: Callable) -> None:
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)  # it starts as its reference
     assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-4)
     assert last["rewards/margins"] > 0.3 and last["rewards/accuracies"] > 0.9
-    told = [row for row in rows if "eval/loss" in row]
-    assert [row["step"] for row in told] == [5, 10, 15, 20, 24]
-    assert told[-1]["eval/accuracy"] > 0.9 and told[-1]["eval/loss"] < math.log(2) - 0.05
-    assert json.loads((trained / "finished.json").read_text())["eval/accuracy"] == told[-1]["eval/accuracy"]
+    report = [row for row in rows if "eval/loss" in row]
+    assert [row["step"] for row in report] == [5, 10, 15, 20, 24]
+    assert report[-1]["eval/accuracy"] > 0.9 and report[-1]["eval/loss"] < math.log(2) - 0.05
+    assert json.loads((trained / "finished.json").read_text())["eval/accuracy"] == report[-1]["eval/accuracy"]
 
 
 def test_the_reference_reads_the_same_tokens_where_longer_completions_count_less(
@@ -88,16 +88,16 @@ def test_the_reference_reads_the_same_tokens_where_longer_completions_count_less
 def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prompts(
     trained: Path, config: dpo.Config, words: Tokenizer, runtime: Runtime, rows_of: Callable
 ) -> None:
-    told = {row["step"]: row for row in rows_of(trained) if "objective/kl" in row}
-    kls = [row["objective/kl"] for row in told.values()]
-    assert list(told) == [5, 10, 15, 20, 24] and 0 < kls[0] < kls[-1] < 20
+    report = {row["step"]: row for row in rows_of(trained) if "objective/kl" in row}
+    kls = [row["objective/kl"] for row in report.values()]
+    assert list(report) == [5, 10, 15, 20, 24] and 0 < kls[0] < kls[-1] < 20
     assert json.loads((trained / "finished.json").read_text())["objective/kl"] == kls[-1]
     training, held_out = dpo.read(config, words, 64)
     prompts = first_prompts([pair.chosen for pair in held_out], config.eval_prompts, 64 - config.max_new_tokens)
-    asked = [words.decode(ids) for ids in prompts]
+    request = [words.decode(ids) for ids in prompts]
     samples = [json.loads(line) for line in (trained / "samples.jsonl").read_text().splitlines()]
-    assert [row["prompt"] for row in samples] == 5 * asked[:8]
-    assert not set(asked) & {
+    assert [row["prompt"] for row in samples] == 5 * request[:8]
+    assert not set(request) & {
         words.decode(prompt) for prompt in first_prompts([pair.chosen for pair in training], 10**6, 64)
     }
     policy, _ = loading.load_policy(trained, runtime)
@@ -105,8 +105,8 @@ def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prom
     sizes = config.max_new_tokens, config.max_tokens_per_pass, config.seed
     samples = math.ceil(config.eval_prompts / len(prompts))
     assert samples > 1, "fewer prompts than answers"
-    found, _ = KLMonitor(policy, reference, prompts, words, runtime, *sizes, samples).measure()
-    assert found["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and found["completions/mean_length"] > 3
+    result, _ = KLMonitor(policy, reference, prompts, words, runtime, *sizes, samples).measure()
+    assert result["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and result["completions/mean_length"] > 3
     assert KLMonitor(reference, reference, prompts, words, runtime, *sizes).measure()[0]["objective/kl"] < 1e-3
 
 
@@ -313,10 +313,10 @@ def test_many_passes_are_one(
     config: dpo.Config, pairs: list[Pair], make_decoder: Callable[..., Decoder], runtime: Runtime, max_tokens: int
 ) -> None:
     policy = make_decoder()
-    told = accumulate(dpo.DPO(policy, config), pairs, runtime, config.max_tokens_per_pass)
+    report = accumulate(dpo.DPO(policy, config), pairs, runtime, config.max_tokens_per_pass)
     whole = gradient(policy)
     again = accumulate(dpo.DPO(policy, replace(config, max_tokens_per_pass=max_tokens)), pairs, runtime, max_tokens)
-    assert again == pytest.approx(told, rel=1e-4, abs=1e-5)
+    assert again == pytest.approx(report, rel=1e-4, abs=1e-5)
     assert torch.allclose(gradient(policy), whole, atol=1e-5) and whole.norm() > 0.01
 
 
@@ -347,14 +347,14 @@ def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(
 ) -> None:
     ranking = {"completions": ["a rose", "lime", "plum", "sea"], "ranking": [2, 1, 2, 3]}
 
-    def found(limit: int, seed: int = 0) -> list[tuple[str, str]]:
+    def result(limit: int, seed: int = 0) -> list[tuple[str, str]]:
         some = pairs_of_ranking(ranking, words, replace(config, pairs_per_prompt=limit, seed=seed), tmp_path)
         return [tuple(words.decode([t for t, on in zip(*row) if on]) for row in (p.chosen, p.rejected)) for p in some]  # type: ignore[misc]
 
     every = {("lime", "a rose"), ("lime", "plum"), ("lime", "sea"), ("a rose", "sea"), ("plum", "sea")}
-    assert set(found(0)) == every and len(found(0)) == 5
-    assert len(found(2)) == 2 and set(found(2)) < every
-    assert found(2) == found(2) and len({str(found(2, seed)) for seed in range(6)}) > 1
+    assert set(result(0)) == every and len(result(0)) == 5
+    assert len(result(2)) == 2 and set(result(2)) < every
+    assert result(2) == result(2) and len({str(result(2, seed)) for seed in range(6)}) > 1
     with pytest.raises(InputError, match="none of the 1 rankings is within 64 tokens"):
         pairs_of_ranking({**ranking, "completions": ["a rose " * 40, "lime", "plum", "sea"]}, words, config, tmp_path)
 

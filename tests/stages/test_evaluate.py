@@ -53,7 +53,7 @@ def results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "evaluation.json").read_text("utf-8"))
 
 
-def said(folder: Path) -> list[dict[str, Any]]:
+def spoken(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]
 
 
@@ -69,7 +69,7 @@ def test_fine_tuning_shows(done: Path) -> None:
 def test_figures_can_be_worked_out_from_what_was_said(
     done: Path, config: evaluate.Config, words: Tokenizer, runtime: Runtime
 ) -> None:
-    models, rows = results(done)["models"], said(done)
+    models, rows = results(done)["models"], spoken(done)
     prompts = sources.read_prompts(config.data, limit=12).rows
     scorer = loading.load_reward_model(Path(str(config.reward[0])), runtime, words)
     assert [row["id"] for row in rows] == [prompt.id for prompt in prompts]
@@ -107,7 +107,7 @@ def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, 
 
 
 def test_preferences_count_the_judges_choices(done: Path) -> None:
-    table, rows = results(done)["preference"], said(done)
+    table, rows = results(done)["preference"], spoken(done)
     assert [(row["a"], row["b"], row["decoding"], row["judges"]) for row in table] == [
         ("base", "sft", "sampled", "reward"),
         ("base", "sft", "greedy", "reward"),
@@ -138,9 +138,9 @@ def test_a_world_judges_by_the_truth(
     short = [*rows[:7], rows[-1]]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in short))
-    asked = replace(config, data=file, world=world_folder, reward=(), lm_data=None, reference="none")
-    out = evaluate.run(replace(asked, out=tmp_path / "run", max_prompts=0, max_new_tokens=8))
-    models, rows = results(out)["models"], said(out)
+    request = replace(config, data=file, world=world_folder, reward=(), lm_data=None, reference="none")
+    out = evaluate.run(replace(request, out=tmp_path / "run", max_prompts=0, max_new_tokens=8))
+    models, rows = results(out)["models"], spoken(out)
     for name in ("base", "sft"):
         for decoding, figures in (("sampled", models[name]), ("greedy", models[name]["greedy"])):
             answers = [row["answers"][name][decoding] for row in rows]
@@ -180,7 +180,7 @@ def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: 
         f"best={assistant}@best-of-4",
         f"prompted={base}@few-shot",
     )
-    asked = replace(
+    request = replace(
         config,
         models=models,
         reference=str(assistant),
@@ -193,7 +193,7 @@ def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: 
         max_prompts=8,
         out=folder / "run",
     )
-    return evaluate.run(asked)
+    return evaluate.run(request)
 
 
 def test_tasks_and_prompted_models_share_files_of_examples(config: evaluate.Config, base: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_tasks_and_prompted_models_share_files_of_examples(config: evaluate.Conf
     out = evaluate.run(replace(options, models=models, out=tmp_path / "run"))
     figures = results(out)["tasks"]["test"]
     assert figures["base"] == figures["prompted"] and "acc_calibrated" in figures["base"]["metrics"]
-    rows = said(out)
+    rows = spoken(out)
     assert any(
         row["answers"]["base"]["sampled"]["text"] != row["answers"]["prompted"]["sampled"]["text"] for row in rows
     )
@@ -253,8 +253,8 @@ def test_greedy_answers_can_be_left_out(config: evaluate.Config, tmp_path: Path)
 
 
 def test_a_model_is_asked_in_many_ways(asked_otherwise: Path) -> None:
-    found = results(asked_otherwise)
-    models = found["models"]
+    result = results(asked_otherwise)
+    models = result["models"]
     assert list(models) == ["cold", "alike", "best", "prompted"]
     assert models["cold"]["temperature"] == 0.5 and 0.05 <= models["alike"]["temperature"] < 1
     assert models["cold"]["kl"] > 0  # from itself at temperature 1
@@ -264,11 +264,11 @@ def test_a_model_is_asked_in_many_ways(asked_otherwise: Path) -> None:
     size = models["cold"]["text_bytes"]
     assert sum(models["cold"]["text_bits"]) / size == pytest.approx(models["cold"]["bpb"])
     assert len(models["cold"]["demonstration_nats"]) == 96 and models["cold"]["demonstration_tokens"] > 96
-    assert [row["n"] for row in found["best_of"]["best"]] == [1, 2, 4]
-    assert list(found["tasks"]["colours"]) == list(models) and found["tasks"]["colours"]["cold"]["n"] == 1
-    assert list(found["suites"]) == ["more"] and list(found["suites"]["more"]) == ["cold", "alike", "prompted"]
-    assert found["suites"]["more"]["cold"]["greedy"]["length"] > 0
-    sizes = {(row["a"], row["b"], row["decoding"]): row["n"] for row in found["preference"]}
+    assert [row["n"] for row in result["best_of"]["best"]] == [1, 2, 4]
+    assert list(result["tasks"]["colours"]) == list(models) and result["tasks"]["colours"]["cold"]["n"] == 1
+    assert list(result["suites"]) == ["more"] and list(result["suites"]["more"]) == ["cold", "alike", "prompted"]
+    assert result["suites"]["more"]["cold"]["greedy"]["length"] > 0
+    sizes = {(row["a"], row["b"], row["decoding"]): row["n"] for row in result["preference"]}
     assert sizes["cold", "best", "sampled"] == 5 and sizes["cold", "alike", "greedy"] == 8
     assert ("cold", "best", "greedy") not in sizes and len(sizes) == 6 + 3
 
@@ -284,7 +284,7 @@ def test_tasks_alone_need_no_prompts(
     out = evaluate.run(replace(alone, out=tmp_path / "run"))
     tasks = results(out)["tasks"]["words"]
     assert tasks["base"]["form"] == "lambada" and tasks["base"] == tasks["again"] and tasks["base"]["n"] == 2
-    assert said(out) == [] and results(out)["preference"] == []
+    assert spoken(out) == [] and results(out)["preference"] == []
     inputs = json.loads((out / "lineage.json").read_text())["inputs"]
     assert inputs[f"task {task}"]["path"] == str(task) and "data" not in inputs
     assert "words (lambada, 2 rows)" in capsys.readouterr().err
@@ -296,7 +296,7 @@ def test_answers_are_read_again_by_suite(asked_otherwise: Path, done: Path) -> N
     assert len(answers.of("best")) == 5 and answers.of("best", "greedy") == {}
     assert len(answers.of("cold", "greedy", "more")) == 8 and answers.of("cold", "sampled", "more") == {}
     same = answers.of("sft", "greedy")
-    assert {name: said["text"] for name, said in answers.of("cold", "greedy").items()} == {
+    assert {name: spoken["text"] for name, spoken in answers.of("cold", "greedy").items()} == {
         name: same[name]["text"] for name in answers.of("cold", "greedy")
     }
 
@@ -314,24 +314,24 @@ def test_sizes_and_their_intervals_are_said(
 def test_a_reference_that_is_nowhere_is_said(
     config: evaluate.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = replace(config, reference="nobody", models=config.models[1:], out=tmp_path / "run", max_prompts=2)
-    assert results(evaluate.run(asked))["models"]["sft"]["kl"] is None
+    request = replace(config, reference="nobody", models=config.models[1:], out=tmp_path / "run", max_prompts=2)
+    assert results(evaluate.run(request))["models"]["sft"]["kl"] is None
     assert "no KL: the reference 'nobody' is none of the models" in capsys.readouterr().err
     with pytest.raises(InputError, match="no such model folder"):
-        evaluate.run(replace(asked, reference="runs/nobody", out=tmp_path / "other"))
+        evaluate.run(replace(request, reference="runs/nobody", out=tmp_path / "other"))
 
 
 def test_an_evaluation_of_many_ways_goes_on_after_a_stop(
     config: evaluate.Config, run_in_two: Callable, outcome: Callable, assistant: Path, tmp_path: Path
 ) -> None:
-    asked = replace(
+    request = replace(
         config,
         models=(f"sft={assistant}", f"best={assistant}@best-of-2", f"alike={assistant}@entropy-of-sft"),
         max_prompts=4,
         best_of_prompts=2,
     )
-    whole_run = evaluate.run(replace(asked, out=tmp_path / "one"))
-    again = run_in_two(evaluate, replace(asked, out=tmp_path / "two"), 2)
+    whole_run = evaluate.run(replace(request, out=tmp_path / "one"))
+    again = run_in_two(evaluate, replace(request, out=tmp_path / "two"), 2)
     assert outcome(again) == outcome(whole_run) and results(again) == results(whole_run)
     assert results(again)["models"]["alike"]["temperature"] == 1.0
 
@@ -380,7 +380,7 @@ def test_any_reward_scores_and_judges(config: evaluate.Config, other_judge: Path
     options = ["--data", str(config.data), "--out", str(out), "--max-prompts", "4", "--max-new-tokens", "8"]
     options += ["--reward", f"{file}:words", "ends=-100", f"{other_judge}=1e-9", "--device", "cpu", "--threads", "1"]
     assert cli.main(["evaluate", "--models", *config.models, *options]) == 0
-    for row in said(out):
+    for row in spoken(out):
         for answers in row["answers"].values():
             for answer in answers.values():
                 expected = len(answer["text"].split()) - 100 * answer["ended"]
@@ -406,7 +406,7 @@ def test_answers_of_a_server_of_vllm_have_our_figures(
     """It draws as ours does; KL, log-probabilities and rewards are computed here."""
     few = replace(config, out=tmp_path / "served", max_prompts=4, sampler="vllm", sampler_url=(vllm_api.url,))
     out = evaluate.run(few)
-    for ours, theirs in zip(said(done)[:4], said(out), strict=True):
+    for ours, theirs in zip(spoken(done)[:4], spoken(out), strict=True):
         for name, decodings in ours["answers"].items():
             for decoding, answer in decodings.items():
                 assert theirs["answers"][name][decoding] == pytest.approx(answer, abs=1e-3)

@@ -67,8 +67,8 @@ def test_inspecting_stops_and_leaves_the_real_run_as_it_would_be(
 ) -> None:
     stage, config = stage_of(name), configs[name]
     assert stage.run(replace(config, inspect_batch=True)) == config.out
-    said = " ".join(capsys.readouterr().err.split())
-    assert "row 1" in said and "% trained, no padding" in said and "nothing was trained" in said
+    reply = " ".join(capsys.readouterr().err.split())
+    assert "row 1" in reply and "% trained, no padding" in reply and "nothing was trained" in reply
     assert '<span class="trained"' in (config.out / "first_batch.html").read_text("utf-8")
     assert not (config.out / "model.safetensors").exists() and not (config.out / "finished.json").exists()
     assert yaml.safe_load((config.out / "config.yaml").read_text("utf-8"))["inspect_batch"] is False
@@ -84,8 +84,8 @@ def test_a_run_that_goes_on_does_not_show_it_again(
     configs: dict[str, Any], stop_at: Callable[[int], None], run_in_two: Callable, capsys: pytest.CaptureFixture
 ) -> None:
     run_in_two(dpo, replace(configs["dpo"], batch_size=20), 1)
-    said = capsys.readouterr().err
-    assert said.count("first batch:") == 1 and said.count("row 1 ") == 1
+    reply = capsys.readouterr().err
+    assert reply.count("first batch:") == 1 and reply.count("row 1 ") == 1
 
 
 def test_a_paused_ppo_is_inspected_where_it_stands(

@@ -67,8 +67,8 @@ def test_a_run_that_explodes_is_stopped_and_its_checkpoint_stays_whole(sft_confi
     stopped = read(config.out / "stopped.json")
     assert len(stopped["rows"]) == config.batch_size and stopped["step"] >= 1
     assert not (config.out / "finished.json").exists() and not (config.out / "model.safetensors").exists()
-    found = checkpoint.newest(config.out)
-    assert found is None or all(value.isfinite().all() for value in found[1]["state"]["decoder"].values())
+    result = checkpoint.newest(config.out)
+    assert result is None or all(value.isfinite().all() for value in result[1]["state"]["decoder"].values())
 
 
 def test_after_a_stop_the_same_command_goes_on_as_if_nothing_had_been(
@@ -91,8 +91,8 @@ def test_the_command_line_says_it_in_one_line(
 ) -> None:
     poison(monkeypatch, at=1)
     out, data = str(tmp_path / "run"), str(sft_config.data)
-    told = ["sft", "--model", str(sft_config.model), "--data", data, "--out", out, "--device", "cpu"]
-    assert main(told) == 2
+    report = ["sft", "--model", str(sft_config.model), "--data", data, "--out", out, "--device", "cpu"]
+    assert main(report) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("amenable: ") and "stopped in step 1: the gradient is not finite" in last
 
@@ -124,8 +124,8 @@ def test_answers_cut_by_the_limit_are_told_at_once_and_at_the_end(
 ) -> None:
     out = ppo.run(replace(small_ppo, max_new_tokens=2))
     assert warnings_of(out) == ["EOS is produced"]
-    told = capsys.readouterr().err
-    assert told.count("step 1: no answer ends") == 1 and "3 of 3 steps" in told and "fine  scores differ" in told
+    report = capsys.readouterr().err
+    assert report.count("step 1: no answer ends") == 1 and "3 of 3 steps" in report and "fine  scores differ" in report
 
 
 def test_another_reward_model_looks_on_and_changes_nothing(

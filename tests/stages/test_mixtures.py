@@ -43,16 +43,16 @@ def configs(
         optimizer=OptimizerConfig(learning_rate=1e-3),
         device=sft_config.device,
     )
-    made = {
+    built = {
         "pretrain": (replace(pretrain_config, **short, max_steps=6, eval_steps=3), files.text),
         "sft": (replace(sft_config, **short, epochs=1), files.demonstrations),
         "reward": (replace(reward_config, **short, epochs=1, model=sft_config.model), files.rankings),
         "dpo": (pairs, files.pairs),
     }
-    folders = {name: tmp_path / name for name in made}
+    folders = {name: tmp_path / name for name in built}
     for folder in folders.values():
         folder.mkdir()
-    return {name: replace(config, data=halves(file, folders[name])) for name, (config, file) in made.items()}
+    return {name: replace(config, data=halves(file, folders[name])) for name, (config, file) in built.items()}
 
 
 STAGES = {"pretrain": pretrain, "sft": sft, "reward": reward, "dpo": dpo}

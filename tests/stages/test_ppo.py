@@ -159,10 +159,10 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 
 def gradients(loaded: Loaded) -> torch.Tensor:
     models = loaded.trained
-    found = torch.cat([p.grad.flatten() for model in models for p in model.parameters() if p.grad is not None])
+    result = torch.cat([p.grad.flatten() for model in models for p in model.parameters() if p.grad is not None])
     for model in models:
         model.zero_grad(set_to_none=True)
-    return found
+    return result
 
 
 def test_the_score_rises_towards_what_people_like(
@@ -277,10 +277,10 @@ def test_frozen_layers_do_not_move(short: ppo.Config, loaded: Loaded, runtime: R
 def test_many_passes_are_one(loaded: Loaded, experience: Experience, short: ppo.Config, max_tokens: int) -> None:
     config = replace(short, entropy_coef=0.1, vf_coef=0.5)
     experience, chosen = standardized(experience, 0.05, config), [6, 1, 3, 0, 2]
-    told = backward(loaded, experience, chosen, config)
+    report = backward(loaded, experience, chosen, config)
     whole = gradients(loaded)
     again = backward(loaded, experience, chosen, replace(config, max_tokens_per_pass=max_tokens))
-    assert again == pytest.approx(told, rel=1e-4, abs=1e-5)
+    assert again == pytest.approx(report, rel=1e-4, abs=1e-5)
     assert torch.allclose(gradients(loaded), whole, atol=1e-5) and whole.norm() > 0.01
 
 
@@ -298,14 +298,14 @@ def test_answers_to_one_prompt_share_it_and_the_gradient_is_that_of_each_alone(
         return values(critic, batch)
 
     monkeypatch.setattr(ppo.forward, "masked_values", looked_at)
-    told = backward(loaded, experience, chosen, config)
+    report = backward(loaded, experience, chosen, config)
     whole = gradients(loaded)
     (batch,) = batches
     assert [stem > 0 for stem in batch.prefix_lengths] == [False, True, True, False, True, True, False]
     assert len(batch.ids) < sum(batch.lengths)
     apart = backward(loaded, experience, chosen, replace(config, max_tokens_per_pass=1))
     assert len(batches) == 8 and not batches[-1].prefix_lengths
-    assert apart == pytest.approx(told, rel=1e-4, abs=1e-5)
+    assert apart == pytest.approx(report, rel=1e-4, abs=1e-5)
     assert torch.allclose(gradients(loaded), whole, atol=1e-5) and whole.norm() > 0.01
 
 
@@ -327,14 +327,14 @@ def test_both_losses_by_hand(loaded: Loaded, experience: Experience, short: ppo.
         value, goal = experience.columns["values"][at], old.columns["returns"][at]
         held = value.clamp(old.columns["values"][at] - 0.2, old.columns["values"][at] + 0.2)
         critic.append(max((value - goal) ** 2, (held - goal) ** 2) / 2)
-    told = backward(loaded, old, chosen, short)
-    assert told["loss/policy_avg"] == pytest.approx(float(sum(policy)) / len(policy), abs=1e-4)
-    assert told["loss/value_avg"] == pytest.approx(float(sum(critic)) / len(critic), rel=1e-3)
-    assert told["policy/clipfrac_avg"] > 0 and told["value/clipfrac_avg"] > 0
+    report = backward(loaded, old, chosen, short)
+    assert report["loss/policy_avg"] == pytest.approx(float(sum(policy)) / len(policy), abs=1e-4)
+    assert report["loss/value_avg"] == pytest.approx(float(sum(critic)) / len(critic), rel=1e-3)
+    assert report["policy/clipfrac_avg"] > 0 and report["value/clipfrac_avg"] > 0
     gaps = moved[chosen][mask[chosen]]
-    assert told["sampling/logp_difference"] == pytest.approx(float(gaps.abs().mean()), abs=1e-4)
-    assert told["policy/ratio"] == pytest.approx(float(gaps.exp().mean()), rel=1e-4)
-    assert set(told) == {
+    assert report["sampling/logp_difference"] == pytest.approx(float(gaps.abs().mean()), abs=1e-4)
+    assert report["policy/ratio"] == pytest.approx(float(gaps.exp().mean()), rel=1e-4)
+    assert set(report) == {
         *("loss/policy_avg", "loss/value_avg", "policy/entropy_avg", "policy/approxkl_avg", "policy/clipfrac_avg"),
         *("policy/ratio", "value/clipfrac_avg", "sampling/logp_difference", "sampling/kl"),
         *("sampling/ratio", "sampling/ratio_var"),
@@ -355,13 +355,13 @@ def test_gathering_does_not_depend_on_the_passes(loaded: Loaded, experience: Exp
 def test_scores_are_clipped_and_a_missing_end_costs(loaded: Loaded, short: ppo.Config) -> None:
     _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
     cut = replace(short, max_new_tokens=8, missing_eos_penalty=3.0, score_clip=0.5)
-    found = gather(loaded, prompts[:8], 1, cut)
-    assert not found.rollout.ended.all() and found.raw_scores.abs().max() > 0.5
-    expected = found.raw_scores.clamp(-0.5, 0.5) - 3.0 * (~found.rollout.ended).float()
-    assert torch.allclose(found.scores, expected)
+    result = gather(loaded, prompts[:8], 1, cut)
+    assert not result.rollout.ended.all() and result.raw_scores.abs().max() > 0.5
+    expected = result.raw_scores.clamp(-0.5, 0.5) - 3.0 * (~result.rollout.ended).float()
+    assert torch.allclose(result.scores, expected)
     _, scorer = loaded.models.frozen
-    alone = [forward.compute_rewards(scorer, [row], loaded.models.runtime, 99).item() for row in found.rollout.rows()]
-    assert found.raw_scores.tolist() == pytest.approx(alone, abs=1e-4)
+    alone = [forward.compute_rewards(scorer, [row], loaded.models.runtime, 99).item() for row in result.rollout.rows()]
+    assert result.raw_scores.tolist() == pytest.approx(alone, abs=1e-4)
 
 
 def two_answers() -> Experience:
@@ -477,17 +477,17 @@ def test_the_weights_of_the_best_score_are_kept(
     monkeypatch: pytest.MonkeyPatch,
     runtime: Runtime,
 ) -> None:
-    seen: list[torch.Tensor] = []
+    observed: list[torch.Tensor] = []
 
     def scores(ask: Any, held_out: list[TokenizedPrompt], decode: Any) -> tuple[dict[str, float], list[Any]]:
-        seen.append(weights(ask.args[1].policy).clone())
-        return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][len(seen) - 1]}, []
+        observed.append(weights(ask.args[1].policy).clone())
+        return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][len(observed) - 1]}, []
 
     monkeypatch.setattr(monitor, "evaluate", scores)
     out = ppo.run(replace(short, keep_weights="score", validation=files.prompts, eval_steps=1))
     saved = weights(loading.load_policy(out, runtime)[0])
     # the score before any update, though the highest, is none of the run's
-    assert [torch.equal(saved, each) for each in seen] == [False, False, True, False, False]
+    assert [torch.equal(saved, each) for each in observed] == [False, False, True, False, False]
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 2
 
 

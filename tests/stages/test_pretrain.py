@@ -39,8 +39,8 @@ def test_it_learns(base: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) 
     rows = rows_of(base)
     assert rows[0]["loss"] == pytest.approx(math.log(320), rel=0.02)  # as if every token were as likely
     assert rows[-1]["loss"] < 1.0
-    told = [row["eval/bpb"] for row in rows if "eval/bpb" in row]
-    assert len(told) == 2 and told[1] < told[0] < 1.0
+    report = [row["eval/bpb"] for row in rows if "eval/bpb" in row]
+    assert len(report) == 2 and report[1] < report[0] < 1.0
 
 
 def test_the_saved_model_has_the_loss_that_was_told(
@@ -50,9 +50,9 @@ def test_the_saved_model_has_the_loss_that_was_told(
     texts = read(pretrain_config, words)
     held_out, byte_count = texts.held_out, sum(texts.byte_counts)
     nats = forward.mean_loss(decoder, held_out, runtime, 500) * sum(sum(trained) for _, trained in held_out)
-    told = rows_of(base)[-1]["eval/bpb"]
-    assert nats / math.log(2) / byte_count == pytest.approx(told, rel=1e-4)
-    assert json.loads((base / "finished.json").read_text())["eval/bpb"] == told
+    report = rows_of(base)[-1]["eval/bpb"]
+    assert nats / math.log(2) / byte_count == pytest.approx(report, rel=1e-4)
+    assert json.loads((base / "finished.json").read_text())["eval/bpb"] == report
 
 
 def test_a_stopped_run_goes_on_to_the_bit(

@@ -20,14 +20,14 @@ QUICK = OptimizerConfig(learning_rate=1e-3)
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, int]]]:
     """What every bar of a run was told, by its name."""
-    told: dict[str, list[tuple[int, int]]] = {}
+    report: dict[str, list[tuple[int, int]]] = {}
 
     def bar(log: Log, name: str) -> Callable[[int, int], None]:
-        heard = told.setdefault(name, [])
+        heard = report.setdefault(name, [])
         return lambda done, total: heard.append((done, total))
 
     monkeypatch.setattr(Log, "bar", bar)
-    return told
+    return report
 
 
 def whole(heard: list[tuple[int, int]]) -> bool:
@@ -130,6 +130,6 @@ def test_evaluate_shows_all_its_work_and_ends_with_a_table(
         "sft": {"answers", "rewards", "KL", "text", "demonstrations"},
         "best": {"answers", "rewards", "KL"},
     }
-    told = capsys.readouterr().err
-    assert told.index("bits/byte") < told.index("done in")
-    assert "base preferred to sft, greedy:" in told and "best preferred to sft, sampled:" in told
+    report = capsys.readouterr().err
+    assert report.index("bits/byte") < report.index("done in")
+    assert "base preferred to sft, greedy:" in report and "best preferred to sft, sampled:" in report

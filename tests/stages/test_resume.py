@@ -38,10 +38,10 @@ class Place:
     call: int
 
     def arm(self) -> None:
-        whole, seen = getattr(self.owner, self.name), iter(range(1, self.call))
+        whole, observed = getattr(self.owner, self.name), iter(range(1, self.call))
 
         def ending(*arguments: Any, **options: Any) -> Any:
-            if next(seen, None) is None:
+            if next(observed, None) is None:
                 os._exit(KILLED)
             return whole(*arguments, **options)
 
@@ -79,7 +79,7 @@ def configs(
     mixed = replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)
     mixed = replace(mixed, keep_weights="score", validation=files.prompts, eval_steps=2, eval_prompts=3)
     preferences = dpo.Config(model=reward_config.model, data=files.rankings, epochs=1, batch_size=12, eval_steps=3)
-    asked = sample.Config(model=reward_config.model, data=files.prompts, num_generations=2, max_prompts=10)
+    request = sample.Config(model=reward_config.model, data=files.prompts, num_generations=2, max_prompts=10)
     models = (f"sft={reward_config.model}", f"base={sft_config.model}", *(f"s{i}={reward_config.model}" for i in "123"))
     compared = evaluate.Config(models=models, data=files.prompts, world=None, reward=judge, lm_data=files.text)
     return {
@@ -88,7 +88,7 @@ def configs(
         "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=12, save_steps=2)),
         "ppo-ptx": (ppo, mixed),
         "dpo": (dpo, replace(preferences, warmup_steps=1, validation_split=0.25, save_steps=2, device=MACHINE)),
-        "sample": (sample, replace(asked, sampling=Sampling(max_new_tokens=8), prompts_per_step=2, device=MACHINE)),
+        "sample": (sample, replace(request, sampling=Sampling(max_new_tokens=8), prompts_per_step=2, device=MACHINE)),
         "evaluate": (
             evaluate,
             replace(compared, max_prompts=3, max_new_tokens=6, text_tokens=100, device=MACHINE),
@@ -99,8 +99,8 @@ def configs(
 @pytest.fixture(scope="module")
 def wholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """The runs that were never stopped, each made once."""
-    made: dict[str, Path] = {}
-    yield made
+    built: dict[str, Path] = {}
+    yield built
 
 
 def killed(stage: Any, config: Any, place: Place) -> bool:
@@ -118,7 +118,7 @@ def killed(stage: Any, config: Any, place: Place) -> bool:
     return os.waitstatus_to_exitcode(status) == KILLED
 
 
-def made(folder: Path) -> dict[str, Any]:
+def built(folder: Path) -> dict[str, Any]:
     """Hashes of all that a run has made, and its closing figures; its options name its folder and are left out."""
     files = json.loads((folder / "manifest.json").read_text())
     closing = json.loads((folder / "finished.json").read_text())
@@ -150,7 +150,7 @@ def test_a_killed_run_goes_on_to_the_bit(
     config = replace(config, out=tmp_path / "run")
     assert killed(stage, config, place)
     assert len(checkpoint.steps(config.out)) >= 1 and not (config.out / "finished.json").exists()
-    assert made(stage.run(config)) == made(wholes[name])
+    assert built(stage.run(config)) == built(wholes[name])
     assert not left(config.out)
 
 
@@ -178,7 +178,7 @@ def samples(town: Path) -> Path:
 def test_a_world_killed_while_it_begins_or_ends_is_made_again(place: Place, town: Path, tmp_path: Path) -> None:
     config = small_world(tmp_path / "run")
     assert killed(world, config, place)
-    assert made(world.run(config)) == made(town)
+    assert built(world.run(config)) == built(town)
 
 
 def test_a_world_killed_between_its_files_is_made_again(town: Path, tmp_path: Path) -> None:
@@ -186,14 +186,14 @@ def test_a_world_killed_between_its_files_is_made_again(town: Path, tmp_path: Pa
     assert killed(world, config, Place(Path, "write_bytes", 12))
     with pytest.raises(InputError, match="the run that makes this data has not finished"):
         tokenizer.run(tokenizer.Config(data=config.out / "text" / "train.jsonl", out=tmp_path / "tokenizer"))
-    assert made(world.run(config)) == made(town) and not left(config.out)
+    assert built(world.run(config)) == built(town) and not left(config.out)
 
 
 @pytest.mark.parametrize("place", [Place(Tokenizer, "save", 1), AT_THE_END], ids=["before", "at the end"])
 def test_a_killed_tokenizer_is_made_again(place: Place, files: Any, tokenizer_folder: Path, tmp_path: Path) -> None:
     config = tokenizer.Config(files.text, files.demonstrations, tmp_path / "run", vocab_size=320)
     assert killed(tokenizer, config, place)
-    assert made(tokenizer.run(config)) == made(tokenizer_folder)
+    assert built(tokenizer.run(config)) == built(tokenizer_folder)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_killed_annotators_begin_again(place: Place, samples: Path, town: Path, 
     config = annotate.Config(samples, town, out=tmp_path / "run", validation_split=0.25)
     whole = annotate.run(replace(config, out=tmp_path / "whole"))
     assert killed(annotate, config, place)
-    assert made(annotate.run(config)) == made(whole) and not left(config.out)
+    assert built(annotate.run(config)) == built(whole) and not left(config.out)
 
 
 def test_a_stop_in_the_last_step_and_a_kill_after_it_double_no_row(
@@ -219,7 +219,7 @@ def test_a_stop_in_the_last_step_and_a_kill_after_it_double_no_row(
     with pytest.raises(Exception, match="saved at step 2"):
         evaluate.run(config)
     assert killed(evaluate, config, Place(run.Run, "finish", 1))
-    assert made(evaluate.run(config)) == made(whole)
+    assert built(evaluate.run(config)) == built(whole)
 
 
 def test_rows_torn_in_a_character_are_made_again(configs: dict[str, tuple[Any, Any]], tmp_path: Path) -> None:
@@ -229,4 +229,4 @@ def test_rows_torn_in_a_character_are_made_again(configs: dict[str, tuple[Any, A
     assert killed(sample, config, Place(Log, "row", 3))
     with (config.out / "samples.jsonl").open("ab") as file:
         file.write('{"step": 3, "completions": ["é'.encode()[:-1])
-    assert made(sample.run(config)) == made(whole)
+    assert built(sample.run(config)) == built(whole)

@@ -69,8 +69,8 @@ def test_where_an_empty_answer_stands_is_measured_and_told(
     """Rankings in which saying nothing is the worst, or the best."""
     rows = [json.loads(line) for line in files.rankings.read_text("utf-8").splitlines()]
     data = tmp_path / "silent.jsonl"
-    told = [{**row, "completions": [*row["completions"], ""], "ranking": [*row["ranking"], rank]} for row in rows]
-    data.write_text("".join(json.dumps(row) + "\n" for row in told), "utf-8")
+    report = [{**row, "completions": [*row["completions"], ""], "ranking": [*row["ranking"], rank]} for row in rows]
+    data.write_text("".join(json.dumps(row) + "\n" for row in report), "utf-8")
     out = reward.run(replace(short, data=data, epochs=3))
     below = rows_of(out)[-1]["eval/empty_below"]
     health = json.loads((out / "finished.json").read_text())["health"]
@@ -222,11 +222,11 @@ def test_many_passes_are_one(
     pair = TokenizedRanking(
         items[0].rows[:2], [2.0, 1.0], items[0].lengths[:2], "a"
     )  # a prompt of one pair counts as much
-    told = accumulate(reward.RankingObjective(model), [*items, pair], runtime, short.max_tokens_per_pass)
+    report = accumulate(reward.RankingObjective(model), [*items, pair], runtime, short.max_tokens_per_pass)
     whole = gradient(model)
     again = accumulate(reward.RankingObjective(model), [*items, pair], runtime, max_tokens)
     assert {key: again[key] for key in ("loss", "accuracy", "margin")} == pytest.approx(
-        {key: told[key] for key in ("loss", "accuracy", "margin")}, rel=1e-4
+        {key: report[key] for key in ("loss", "accuracy", "margin")}, rel=1e-4
     )
     assert torch.allclose(gradient(model), whole, atol=1e-5) and whole.norm() > 0.01
 
@@ -304,9 +304,9 @@ def test_a_whole_order_is_learned_by_plackett_luce(short: reward.Config, rows_of
 def test_fewer_prompts_are_the_first_ones_with_all_their_rankings(short: reward.Config, words: Tokenizer) -> None:
     whole, sets = reward.read(short, words, 64)
     few, same = reward.read(replace(short, max_prompts=5), words, 64)
-    asked = [str(item.rows[0][0][: item.rows[0][1].index(True)]) for item in whole]
-    first = list(dict.fromkeys(asked))[:5]
-    assert list(few) == [item for item, prompt in zip(whole, asked) if prompt in first] and len(few) >= 5
+    request = [str(item.rows[0][0][: item.rows[0][1].index(True)]) for item in whole]
+    first = list(dict.fromkeys(request))[:5]
+    assert list(few) == [item for item, prompt in zip(whole, request) if prompt in first] and len(few) >= 5
     assert list(same["validation"]) == list(sets["validation"]), "what is held out stays, so that runs can be compared"
     assert sorted(map(str, same["train"])) == sorted(map(str, few)), "all of so few are measured again"
 

@@ -92,22 +92,22 @@ def logps_of(models: Models, experience: Experience) -> list[Tensor]:
 def test_before_any_update_the_gradient_is_reinforce_of_whole_answers(
     models: Models, experience: Experience, config: rloo.Config
 ) -> None:
-    found = gradient(models, experience, config)
+    result = gradient(models, experience, config)
     models.policy.zero_grad(set_to_none=True)
     weights = experience.columns["advantages"][:, 0]
     terms = [a * logps.sum() for a, logps in zip(weights, logps_of(models, experience))]
     (-torch.stack(terms).mean()).backward()
-    assert torch.allclose(found, gradients_of(models), atol=1e-4) and found.abs().max() > 1e-3
+    assert torch.allclose(result, gradients_of(models), atol=1e-4) and result.abs().max() > 1e-3
 
 
 def test_on_tokens_each_token_counts_alike(models: Models, experience: Experience, config: rloo.Config) -> None:
-    found = gradient(models, experience, replace(config, loss_on="token"))
+    result = gradient(models, experience, replace(config, loss_on="token"))
     models.policy.zero_grad(set_to_none=True)
     weights = experience.columns["advantages"][:, 0]
     terms = [a * logps for a, logps in zip(weights, logps_of(models, experience))]
     (-torch.cat(terms).mean()).backward()
-    assert torch.allclose(found, gradients_of(models), atol=1e-4)
-    assert not torch.allclose(found, gradient(models, experience, config), atol=1e-2)
+    assert torch.allclose(result, gradients_of(models), atol=1e-4)
+    assert not torch.allclose(result, gradient(models, experience, config), atol=1e-2)
 
 
 @pytest.mark.parametrize("loss_on", ["sequence", "token"])

@@ -44,16 +44,16 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 def test_every_prompt_gets_its_answers(config: sample.Config, rows_of: Callable) -> None:
     out = sample.run(config)
     rows = samples(out)
-    asked = sources.read_prompts(config.data, limit=10).rows
-    assert [row["id"] for row in rows] == [prompt.id for prompt in asked]
-    assert [row["prompt"][0]["content"] for row in rows] == [prompt.messages[0].content for prompt in asked]
+    request = sources.read_prompts(config.data, limit=10).rows
+    assert [row["id"] for row in rows] == [prompt.id for prompt in request]
+    assert [row["prompt"][0]["content"] for row in rows] == [prompt.messages[0].content for prompt in request]
     assert all(len(row["completions"]) == len(row["ended"]) == 3 for row in rows)
     assert [row["step"] for row in rows] == [1] * 4 + [2] * 4 + [3] * 2
     assert len({text for row in rows for text in row["completions"]}) > 15
     assert not [text for row in rows for text in row["completions"] if "<|" in text]
     ended = [flag for row in rows for flag in row["ended"]]
-    told = rows_of(out)
-    assert sum(row["ended"] * n for row, n in zip(told, (12, 12, 6))) == pytest.approx(sum(ended))
+    report = rows_of(out)
+    assert sum(row["ended"] * n for row, n in zip(report, (12, 12, 6))) == pytest.approx(sum(ended))
     assert json.loads((out / "finished.json").read_text())["prompts"] == 10
 
 
@@ -162,8 +162,8 @@ def test_a_model_behind_an_api_writes_demonstrations_that_sft_reads(
     loaded = sources.read_demonstrations(out / "demonstrations.jsonl").rows
     pairs = [(row["id"], text) for row in rows for text, end in zip(row["completions"], row["ended"]) if end]
     assert [(row.id, row.messages[-1].content) for row in loaded] == pairs and 0 < len(pairs) < 30
-    told = json.loads((out / "lineage.json").read_text())["inputs"]["model"]
-    assert told == {"path": f"{chat_api.url}:wise", "sha256": None}
+    report = json.loads((out / "lineage.json").read_text())["inputs"]["model"]
+    assert report == {"path": f"{chat_api.url}:wise", "sha256": None}
     (source,) = [each for each in lineage.trace(out).sources if each.name == "model"]
     assert source.state == "not hashed"
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"sk-secret" in path.read_bytes()]

@@ -93,7 +93,7 @@ def lasting(files: Any, configs: dict[str, tuple[Any, Any]]) -> dict[str, tuple[
     return {name: (stage, replace(one, **lasts, **extra.get(name, {}))) for name, (stage, one) in configs.items()}
 
 
-def made(folder: Path) -> dict[str, Any]:
+def built(folder: Path) -> dict[str, Any]:
     """Hashes of all that a run has made, its closing figures, and its options but for where it lies."""
     files, closing = (json.loads((folder / f"{name}.json").read_text()) for name in ("manifest", "finished"))
     options = {**yaml.safe_load((folder / "config.yaml").read_text()), "out": None}
@@ -111,7 +111,7 @@ def wholes(
     def whole(name: str) -> tuple[dict[str, Any], list[int]]:
         stage, short = lasting[name]
         out = stage.run(replace(short, **LONGER[name], out=tmp_path_factory.mktemp(name) / "whole"))
-        return made(out), checkpoint.steps(out)
+        return built(out), checkpoint.steps(out)
 
     return whole
 
@@ -123,14 +123,14 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer_from_the_start(
     stage, short = lasting[name]
     config = replace(short, out=tmp_path / "run")
     stage.run(config)
-    (kept,) = checkpoint.steps(config.out)
-    assert json.loads((config.out / "finished.json").read_text())["checkpoint"] == kept
-    before = made(config.out)
-    assert made(stage.run(config)) == before, "the same command does nothing, and keeps the checkpoint"
-    assert checkpoint.steps(config.out) == [kept]
+    (stored,) = checkpoint.steps(config.out)
+    assert json.loads((config.out / "finished.json").read_text())["checkpoint"] == stored
+    before = built(config.out)
+    assert built(stage.run(config)) == before, "the same command does nothing, and keeps the checkpoint"
+    assert checkpoint.steps(config.out) == [stored]
     longer = replace(config, **LONGER[name])
-    assert (made(stage.run(longer)), checkpoint.steps(config.out)) == wholes(name)
-    assert checkpoint.steps(config.out) != [kept]
+    assert (built(stage.run(longer)), checkpoint.steps(config.out)) == wholes(name)
+    assert checkpoint.steps(config.out) != [stored]
 
 
 def test_a_run_killed_while_it_is_opened_again_goes_on_either_way(
@@ -139,12 +139,12 @@ def test_a_run_killed_while_it_is_opened_again_goes_on_either_way(
     """It has not finished any more, and its options are those of the shorter run."""
     stage, short = lasting["ppo"]
     config = replace(short, out=tmp_path / "run")
-    before = made(stage.run(config))
+    before = built(stage.run(config))
     (config.out / "finished.json").unlink()
-    assert made(stage.run(config)) == before
+    assert built(stage.run(config)) == before
     (config.out / "finished.json").unlink()
     longer = replace(config, **LONGER["ppo"])
-    assert made(stage.run(longer)) == wholes("ppo")[0]
+    assert built(stage.run(longer)) == wholes("ppo")[0]
 
 
 @pytest.mark.parametrize("name", ["pretrain", "ppo"])
@@ -159,7 +159,7 @@ def test_a_stopped_run_goes_on_to_another_end(
         stop_at(stop)
         with pytest.raises(Interrupted):
             stage.run(config)
-        assert made(stage.run(replace(config, **LONGER[name]))) == whole
+        assert built(stage.run(replace(config, **LONGER[name]))) == whole
 
 
 @pytest.mark.parametrize("name", ["sft", "ppo"])
@@ -168,13 +168,13 @@ def test_a_cosine_that_has_ended_is_not_prolonged(
 ) -> None:
     stage, config = configs[name]
     config = replace(config, out=tmp_path / "run", save_steps=1)
-    before = made(stage.run(config))
+    before = built(stage.run(config))
     assert not checkpoint.steps(config.out)
     for _ in range(2):
         with pytest.raises(
             InputError, match=r"cosine .* has ended.*; start anew from its result: --model .*/run --out"
         ):
             stage.run(replace(config, **LONGER[name]))
-    assert made(config.out) == before == made(stage.run(config))
+    assert built(config.out) == before == built(stage.run(config))
     with pytest.raises(InputError, match="was begun with other options"):
         stage.run(replace(config, seed=1, **LONGER[name]))

@@ -38,8 +38,8 @@ def weights(folder: Path, runtime: Runtime) -> dict[str, torch.Tensor]:
 
 
 def test_held_out_loss_falls(assistant: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
-    told = [row["eval/loss"] for row in rows_of(assistant) if "eval/loss" in row]
-    assert told == sorted(told, reverse=True) and told[-1] < told[0] / 2
+    report = [row["eval/loss"] for row in rows_of(assistant) if "eval/loss" in row]
+    assert report == sorted(report, reverse=True) and report[-1] < report[0] / 2
 
 
 def test_it_answers_and_ends(assistant: Path, files: Any, runtime: Runtime) -> None:
@@ -81,13 +81,13 @@ def test_small_passes_give_the_same_losses(short: sft.Config, rows_of: Callable,
 
 def test_the_loss_is_over_the_assistants_tokens_alone(words: Tokenizer) -> None:
     """Rows are trained where the assistant speaks: each turn and the token that ends it."""
-    said = (
+    reply = (
         Message("user", "name a rose"),
         Message("assistant", "a rose"),
         Message("user", "more"),
         Message("assistant", "lime"),
     )
-    rendered = render(words, said)
+    rendered = render(words, reply)
     ids, trained = rendered.ids, rendered.loss_mask
     kept = [token for token, mark in zip(ids, trained) if mark]
     assert kept == [*words.encode("a rose"), words.eos_id, *words.encode("lime"), words.eos_id]
@@ -107,12 +107,12 @@ def test_the_loss_is_over_the_assistants_tokens_alone(words: Tokenizer) -> None:
 def test_turns_without_weight_are_context(
     short: sft.Config, words: Tokenizer, tmp_path: Path, train_on: Any, weights: list[int], wanted: list[str]
 ) -> None:
-    asked, more = ({"role": "user", "content": text} for text in ("name a rose", "more"))
+    request, more = ({"role": "user", "content": text} for text in ("name a rose", "more"))
     first, last = (
         {"role": "assistant", "content": text, "weight": weight} for text, weight in zip(("a rose", "lime"), weights)
     )
     data = tmp_path / "turns.jsonl"
-    data.write_text((json.dumps({"messages": [asked, first, more, last]}) + "\n") * 4, "utf-8")
+    data.write_text((json.dumps({"messages": [request, first, more, last]}) + "\n") * 4, "utf-8")
     config = replace(short, data=data, validation=data, train_on=train_on)
     for split in sft.read(config, words, 64):
         rows = split.map(Examples.as_rows)
@@ -149,32 +149,32 @@ def test_a_published_base_model_gains_the_tokens_of_a_conversation(
 def test_the_best_epoch_so_far_survives_a_stop(
     short: sft.Config, run_in_two: Callable, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[torch.Tensor] = []
+    observed: list[torch.Tensor] = []
 
     def evaluate(decoder: Decoder, *_: Any) -> dict[str, float]:
-        seen.append(decoder.token_embedding.weight.detach().clone())
-        return {"eval/loss": float(len(seen))}
+        observed.append(decoder.token_embedding.weight.detach().clone())
+        return {"eval/loss": float(len(observed))}
 
     monkeypatch.setattr(sft, "evaluate", evaluate)
     out = run_in_two(sft, replace(short, epochs=3, keep_weights="loss"), 7)
-    assert torch.equal(weights(out, runtime)["token_embedding.weight"], seen[0])
-    assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 and len(seen) == 3
+    assert torch.equal(weights(out, runtime)["token_embedding.weight"], observed[0])
+    assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 and len(observed) == 3
 
 
 @pytest.mark.parametrize(("select", "kept"), [("loss", 1), ("last", 3)])
 def test_the_epoch_that_is_kept(
     short: sft.Config, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, select: str, kept: int
 ) -> None:
-    seen: list[dict[str, torch.Tensor]] = []
+    observed: list[dict[str, torch.Tensor]] = []
 
     def evaluate(decoder: Decoder, *_: Any) -> dict[str, float]:
-        seen.append({name: value.clone() for name, value in decoder.state_dict().items()})
-        return {"eval/loss": [3.0, 1.0, 2.0, 4.0][len(seen) - 1]}
+        observed.append({name: value.clone() for name, value in decoder.state_dict().items()})
+        return {"eval/loss": [3.0, 1.0, 2.0, 4.0][len(observed) - 1]}
 
     monkeypatch.setattr(sft, "evaluate", evaluate)
     out = sft.run(replace(short, epochs=4, keep_weights=select))  # type: ignore[arg-type]
     saved = weights(out, runtime)
-    same = [all(torch.equal(saved[name], value) for name, value in epoch.items()) for epoch in seen]
+    same = [all(torch.equal(saved[name], value) for name, value in epoch.items()) for epoch in observed]
     assert same == [place == kept for place in range(4)]
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 * (kept + 1)
 
@@ -184,10 +184,10 @@ def test_the_best_epoch_by_score_is_kept(
 ) -> None:
     config = replace(short, epochs=3, keep_weights="score", reward=judge, reward_prompts=6)
     out = sft.run(config)
-    told = {row["step"]: row["eval/score"] for row in rows_of(out) if "eval/score" in row}
-    assert len(told) == 3 and len(set(told.values())) > 1
+    report = {row["step"]: row["eval/score"] for row in rows_of(out) if "eval/score" in row}
+    assert len(report) == 3 and len(set(report.values())) > 1
     selected = json.loads((out / "finished.json").read_text())["selected_step"]
-    assert selected == max(told, key=lambda step: told[step])
+    assert selected == max(report, key=lambda step: report[step])
     # the best weights so far are part of a checkpoint
     assert outcome(run_in_two(sft, replace(config, out=tmp_path / "two"), 7)) == outcome(out)
 

@@ -34,10 +34,10 @@ def test_what_it_tells_is_what_the_files_hold(config: tokenizer.Config) -> None:
     out = tokenizer.run(config)
     words = Tokenizer.load(out)
     texts = [json.loads(line)["text"] for line in config.data.read_text().splitlines()]
-    told = json.loads((out / "finished.json").read_text())
-    assert told["vocab_size"] == 300
-    assert told["tokens"] == sum(len(words.encode(text)) for text in texts)
-    assert told["bytes_per_token"] == pytest.approx(sum(map(len, texts)) / told["tokens"])
+    report = json.loads((out / "finished.json").read_text())
+    assert report["vocab_size"] == 300
+    assert report["tokens"] == sum(len(words.encode(text)) for text in texts)
+    assert report["bytes_per_token"] == pytest.approx(sum(map(len, texts)) / report["tokens"])
 
 
 def test_texts_are_not_all_in_memory(config: tokenizer.Config, tmp_path: Path) -> None:

@@ -22,22 +22,22 @@ def test_a_world_is_made_described_and_left_as_it_is(tmp_path, capsys):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert run(replace(config, describe=True)) == folder
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    told = capsys.readouterr().out
-    assert all(f"\n{kind} " in told for kind in KINDS)
-    assert "so that two agree in 73.0 %" in told and "=== Few-shot tasks" in told
+    report = capsys.readouterr().out
+    assert all(f"\n{kind} " in report for kind in KINDS)
+    assert "so that two agree in 73.0 %" in report and "=== Few-shot tasks" in report
 
 
 def test_a_finished_world_is_made_again_only_where_a_file_is_not_as_it_was(tmp_path, monkeypatch):
     config = Config(tmp_path / "world", sizes=SIZES)
     run(config)
-    made, make = [], ClosedWorld.make
-    monkeypatch.setattr(ClosedWorld, "make", lambda *options: made.append(options) or make(*options))
-    assert run(config) == config.out and not made
+    built, make = [], ClosedWorld.make
+    monkeypatch.setattr(ClosedWorld, "make", lambda *options: built.append(options) or make(*options))
+    assert run(config) == config.out and not built
     with (config.out / "truths.jsonl").open("a") as file:
         file.write("\n")
     with pytest.raises(InputError, match="something else is there already"):
         run(config)
-    assert made
+    assert built
 
 
 def test_another_world_in_the_same_folder_is_refused(tmp_path):

@@ -37,9 +37,9 @@ def same(a: object, b: object) -> bool:
 def test_round_trip_keeps_tensors_and_facts_to_the_bit(tmp_path: Path) -> None:
     state = a_state()
     checkpoint.save(tmp_path, 7, state)
-    step, found, torn = checkpoint.newest(tmp_path)
+    step, result, torn = checkpoint.newest(tmp_path)
     assert (step, torn) == (7, [])
-    assert same(state, found)
+    assert same(state, result)
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:

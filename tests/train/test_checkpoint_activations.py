@@ -42,10 +42,10 @@ def gradients(model: Decoder | ScalarModel, on: bool, runtime: Runtime, share: b
         else:
             loss = masked_nll(model, batch, 0.1)[0]
     loss.backward()
-    found = [p.grad for p in model.parameters() if p.grad is not None]
+    result = [p.grad for p in model.parameters() if p.grad is not None]
     for parameter in model.parameters():
         parameter.grad = None
-    return [loss.detach(), *found]
+    return [loss.detach(), *result]
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
@@ -63,9 +63,9 @@ def test_gradients_are_equal_to_the_bit(shape: DecoderConfig, kind: str, share: 
         for name, parameter in model.named_parameters():
             if ".b." in name:
                 torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
-    kept, again = (gradients(model, on, runtime, share) for on in (False, True))
-    assert len(kept) == len(again) > 10
-    assert all(torch.equal(a, b) for a, b in zip(kept, again))
+    stored, again = (gradients(model, on, runtime, share) for on in (False, True))
+    assert len(stored) == len(again) > 10
+    assert all(torch.equal(a, b) for a, b in zip(stored, again))
 
 
 def test_each_layer_is_computed_twice_and_only_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,21 +120,21 @@ def test_a_stage_trains_the_same_model(
     }[name]
     config = replace(config, device=pretrain_config.device)
     plain = weights(stage.run(replace(config, out=tmp_path / "plain")))
-    asked: list[bool] = []
+    request: list[bool] = []
     original: Callable[..., Any] = Decoder.apply_layers
     monkeypatch.setattr(
-        Decoder, "apply_layers", lambda self, *a: asked.append(self.checkpoint_activations) or original(self, *a)
+        Decoder, "apply_layers", lambda self, *a: request.append(self.checkpoint_activations) or original(self, *a)
     )
     assert weights(stage.run(replace(config, out=tmp_path / "less", checkpoint_activations=True))) == plain
-    assert any(asked)
+    assert any(request)
 
 
 @pytest.mark.slow
 def test_a_run_uses_less_and_its_plan_knows() -> None:
     """Half of the memory of a run that keeps them, which test_memory.py measures too."""
     case = scaling.Case("pretrain", "5M", "fp32", rows=16, steps=2)
-    found = machine.alone(scaling.use, replace(case, checkpointed=True), 1)
-    assert found is not None
-    predicted, used = found
+    result = machine.alone(scaling.use, replace(case, checkpointed=True), 1)
+    assert result is not None
+    predicted, used = result
     assert used < 200 << 20
     assert predicted == pytest.approx(used, rel=0.15)

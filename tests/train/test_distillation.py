@@ -62,8 +62,8 @@ def test_the_context_that_ships_is_a_conversation_of_every_chat_template(words: 
 
 def test_rows_of_student_and_teacher_have_the_same_completion(words: Tokenizer) -> None:
     prompts = [Prompt((Message("user", text),)) for text in ("Name a red thing.", "Name a red thing. " * 20)]
-    kept, rows = tokenize("train", prompts, words, (SYSTEM,), room=60)
-    assert kept == prompts[:1] and rows[0].completion == []
+    stored, rows = tokenize("train", prompts, words, (SYSTEM,), room=60)
+    assert stored == prompts[:1] and rows[0].completion == []
     assert rows[0].prompt == render_prompt(words, prompts[0].messages)
     assert rows[0].teacher_prompt == render_prompt(words, (SYSTEM, *prompts[0].messages))
     answer = render_completion(words, "A rose.")

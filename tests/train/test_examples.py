@@ -27,9 +27,9 @@ def test_prompts_that_fit_are_kept_with_their_ids(files: Any, words: Tokenizer, 
     assert len(prompts) == len(ids) == 32
     assert ids[3] == render_prompt(words, prompts[3].messages)
     middle = sorted(map(len, ids))[16]
-    kept, short = examples.fitting_prompts(files.prompts, words, room=middle)
+    stored, short = examples.fitting_prompts(files.prompts, words, room=middle)
     assert {len(prompt) <= middle for prompt in short} == {True}
-    assert [prompt.id for prompt in kept] == [p.id for p, i in zip(prompts, ids) if len(i) <= middle]
+    assert [prompt.id for prompt in stored] == [p.id for p, i in zip(prompts, ids) if len(i) <= middle]
     assert len(examples.fitting_prompts(files.prompts, words, room=64, limit=5)[0]) == 5
 
 
@@ -174,8 +174,8 @@ def test_rejected_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -
     file = tmp_path / "texts.jsonl"
     file.write_text('{"text": "good"}\n{"txt": "bad"}\n')
     assert [text.text for text in examples.keep_usable(sources.read_texts(file))] == ["good"]
-    told = capsys.readouterr().err
-    assert "1 rejected" in told and f"{file}" in told and "2" in told
+    report = capsys.readouterr().err
+    assert "1 rejected" in report and f"{file}" in report and "2" in report
     file.write_text('{"text": "good"}\n')
     examples.keep_usable(sources.read_texts(file))
     assert capsys.readouterr().err == ""
@@ -201,8 +201,8 @@ def test_only_a_required_split_must_have_something_left(capsys: pytest.CaptureFi
     with pytest.raises(InputError, match=r"x.jsonl: none of the 2 rankings is within 64 tokens; shorten"):
         examples.keep_fitting("train", [1, 2], [None, None], "rankings", 64, required=Path("x.jsonl"))
     assert examples.keep_fitting("validation", [1, 2], [None, None], "rankings", 64) == ([], [])
-    said = capsys.readouterr().err
-    assert "validation: 2 of 2 rankings left out" in said and "validation: nothing is left to validate on" in said
+    reply = capsys.readouterr().err
+    assert "validation: 2 of 2 rankings left out" in reply and "validation: nothing is left to validate on" in reply
     assert examples.keep_fitting("validation", [], [], "rankings", 64) == ([], []) and capsys.readouterr().err == ""
 
 

@@ -105,8 +105,8 @@ BREAKS: dict[str, tuple[Callable[[Example, Tokenizer], Example], str]] = {
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_every_broken_rule_is_named(name: str, row: Example, words: Tokenizer) -> None:
-    change, said = BREAKS[name]
-    with pytest.raises(InputError, match=f"row 2 of the rows can't be trained on: .*{said}"):
+    change, reply = BREAKS[name]
+    with pytest.raises(InputError, match=f"row 2 of the rows can't be trained on: .*{reply}"):
         first_batch.check_rows([row, change(row, words)], words, "rows")
 
 
@@ -210,8 +210,8 @@ def test_an_answer_that_says_nothing_is_shown_as_such(words: Tokenizer) -> None:
 def test_what_was_left_out_is_in_the_summary(row: Example, words: Tokenizer) -> None:
     left = [LeftOut("train", 3, 200, "conversations", 512), LeftOut("validation", 1, 9, "conversations", 512)]
     proof = proof_of(words, row)
-    for said in (first_batch.summary(proof, "sft", left), first_batch.page(proof, "sft", left)):
-        assert "no padding; train: 3 of 200 conversations left out: longer than 512 tokens; validation: 1 of 9" in said
+    for reply in (first_batch.summary(proof, "sft", left), first_batch.page(proof, "sft", left)):
+        assert "no padding; train: 3 of 200 conversations left out: longer than 512 tokens; validation: 1 of 9" in reply
     assert first_batch.summary(proof, "sft").endswith("no padding")
 
 
@@ -235,8 +235,8 @@ def test_a_rollout_is_its_prompts_and_what_was_said(words: Tokenizer) -> None:
 
 
 def test_the_page_shows_every_token_and_escapes_what_was_said(words: Tokenizer) -> None:
-    said = Demonstration((Message("user", "<script>alert(1)</script> & more"), Message("assistant", "No <b>.")))
-    rendered = render(words, said.messages)
+    reply = Demonstration((Message("user", "<script>alert(1)</script> & more"), Message("assistant", "No <b>.")))
+    rendered = render(words, reply.messages)
     page = first_batch.page(
         proof_of(words, Example(rendered.ids, rendered.loss_mask, rendered.roles, True, True)), "sft"
     )

@@ -56,9 +56,9 @@ def by_hand(decoder: Decoder, row: forward.Row, temperature: float = 1.0) -> tor
 def test_row_logprobs_are_each_rows_own(
     decoder: Decoder, runtime: Runtime, max_tokens: int, temperature: float
 ) -> None:
-    found = forward.compute_logprobs(decoder, ROWS, runtime, max_tokens, temperature)
-    assert [len(part) for part in found] == [3, 3, 1, 3]
-    for row, part in zip(ROWS, found):
+    result = forward.compute_logprobs(decoder, ROWS, runtime, max_tokens, temperature)
+    assert [len(part) for part in result] == [3, 3, 1, 3]
+    for row, part in zip(ROWS, result):
         assert torch.allclose(part, by_hand(decoder, row, temperature), atol=1e-5)
 
 
@@ -73,8 +73,8 @@ def test_entropy_is_that_of_the_tempered_distribution(decoder: Decoder) -> None:
 
 
 def test_values_are_read_before_each_trained_token(scorer: ScalarModel, runtime: Runtime) -> None:
-    found = forward.compute_values(scorer, ROWS, runtime, 8)
-    for (ids, trained), part in zip(ROWS, found):
+    result = forward.compute_values(scorer, ROWS, runtime, 8)
+    for (ids, trained), part in zip(ROWS, result):
         with torch.no_grad():
             values = scorer(torch.tensor(ids), Layout.of([len(ids)]))
         expected = torch.stack([values[i - 1] for i in range(len(ids)) if trained[i]])
@@ -193,8 +193,8 @@ def test_bits_per_byte_of_a_uniform_model(
     row = text_row(render_document(words, text))
     # every token but BOS costs log2 V bits; EOS has to be predicted too, but is no byte of the text
     expected = math.log2(words.vocab_size) * (len(row[0]) - 1) / len(text.encode())
-    found = forward.bits_per_byte(uniform, [row], len(text.encode()), runtime, 1000)
-    assert found == pytest.approx(expected, rel=1e-6)
+    result = forward.bits_per_byte(uniform, [row], len(text.encode()), runtime, 1000)
+    assert result == pytest.approx(expected, rel=1e-6)
 
 
 def test_bits_per_byte_is_nats_over_log_2_and_bytes(decoder: Decoder, runtime: Runtime) -> None:

@@ -50,9 +50,9 @@ def wavering(steps: int, **start_and_end: tuple[float, float]) -> list[dict[str,
 
 
 def test_a_healthy_run_has_no_warning_and_every_check_is_told_as_fine() -> None:
-    watch, said = after([WELL] * 30)
+    watch, reply = after([WELL] * 30)
     health = watch.health()
-    assert said == [] and health["warnings"] == []
+    assert reply == [] and health["warnings"] == []
     assert len(health["fine"]) == len(guards.checks())
     assert watch.fatal(30, WELL) is None
 
@@ -81,9 +81,9 @@ def test_what_a_stage_does_not_measure_is_not_told() -> None:
     ],
 )
 def test_one_wrong_step_is_warned_of_by_its_own_check_alone(check: str, wrong: dict[str, float]) -> None:
-    found = warned([WELL] * 15 + [WELL | wrong] + [WELL] * 5)
-    assert list(found) == [check]
-    assert (found[check]["steps"], found[check]["first_step"], found[check]["of"]) == (1, 16, 21)
+    result = warned([WELL] * 15 + [WELL | wrong] + [WELL] * 5)
+    assert list(result) == [check]
+    assert (result[check]["steps"], result[check]["first_step"], result[check]["of"]) == (1, 16, 21)
 
 
 def test_an_older_policys_answers_are_no_gap_of_the_sampler() -> None:
@@ -92,8 +92,8 @@ def test_an_older_policys_answers_are_no_gap_of_the_sampler() -> None:
 
 
 def test_a_warning_is_said_once_and_counted() -> None:
-    watch, said = after([WELL] * 12 + [WELL | {"completions/clipped_ratio": 1.0}] * 7)
-    assert len(said) == 1 and said[0].startswith("step 13: no answer ends") and "--max-new-tokens" in said[0]
+    watch, reply = after([WELL] * 12 + [WELL | {"completions/clipped_ratio": 1.0}] * 7)
+    assert len(reply) == 1 and reply[0].startswith("step 13: no answer ends") and "--max-new-tokens" in reply[0]
     ((good, fine), (bad, warning)) = lines(watch.health())
     assert good and "entropy holds" in fine and "EOS is produced" not in fine
     assert not bad and "7 of 19 steps, first at 13" in warning
@@ -107,8 +107,8 @@ def test_entropy_may_fall_by_a_third_but_not_to_a_third() -> None:
 def test_a_critic_may_be_blind_at_first() -> None:
     blind = WELL | {"value/explained_variance": -0.5}
     assert not warned([blind] * (CRITIC_GRACE_STEPS - 1) + [WELL] * 20)
-    found = warned([blind] * (CRITIC_GRACE_STEPS + 2) + [WELL] * 20)
-    assert list(found) == ["critic"] and found["critic"]["steps"] == 3
+    result = warned([blind] * (CRITIC_GRACE_STEPS + 2) + [WELL] * 20)
+    assert list(result) == ["critic"] and result["critic"]["steps"] == 3
 
 
 @pytest.mark.parametrize(
@@ -128,24 +128,24 @@ def test_two_reward_models_part(scores: tuple[float, float], watching: tuple[flo
 @pytest.mark.parametrize("key", ["loss", "loss/policy_avg", "loss/value_avg", "loss/ptx"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_fatal(key: str, value: float) -> None:
-    found = after([WELL])[0].fatal(7, WELL | {key: value})
-    assert found is not None and f"{key} is {value} at step 7" in found[0] and "learning rate" in found[1]
+    result = after([WELL])[0].fatal(7, WELL | {key: value})
+    assert result is not None and f"{key} is {value} at step 7" in result[0] and "learning rate" in result[1]
 
 
 def test_kl_is_fatal_when_it_stays_above_the_limit() -> None:
     high = WELL | {"objective/kl": 9.0}
     assert after([high] * (MAX_KL_STEPS - 1), 5.0)[0].fatal(2, high) is None
     assert after([high, WELL] * MAX_KL_STEPS, 5.0)[0].fatal(6, WELL) is None
-    found = after([high] * MAX_KL_STEPS, 5.0)[0].fatal(3, high)
-    assert found is not None and "--max-kl 5" in found[0] and "--kl-coef" in found[1]
+    result = after([high] * MAX_KL_STEPS, 5.0)[0].fatal(3, high)
+    assert result is not None and "--max-kl 5" in result[0] and "--kl-coef" in result[1]
     assert after([high] * 20)[0].fatal(20, high) is None, "0 is no limit"
 
 
 def test_a_stage_that_measures_kl_now_and_then_is_stopped_by_its_first_measurement_above_the_limit() -> None:
     watch, high = Guards(5.0, max_kl_steps=1), {"loss": 1.0, "objective/kl": 9.0}
     watch.observe(1, high)
-    found = watch.fatal(1, high)
-    assert found is not None and "above --max-kl 5 up to step 1" in found[0] and "--beta" in found[1]
+    result = watch.fatal(1, high)
+    assert result is not None and "above --max-kl 5 up to step 1" in result[0] and "--beta" in result[1]
 
 
 def test_long_answers_may_be_further_from_the_reference() -> None:
@@ -171,9 +171,11 @@ def test_displaced_likelihood_is_warned_of_where_margins_rise_and_chosen_answers
 @pytest.mark.parametrize("coefficient", [-0.18, 0.0, float("nan")])
 def test_a_price_on_kl_that_is_gone_is_fatal(coefficient: float) -> None:
     row = WELL | {"objective/kl_coef": coefficient}
-    found = after([WELL, row])[0].fatal(2, row)
+    result = after([WELL, row])[0].fatal(2, row)
     assert (
-        found is not None and f"objective/kl_coef is {coefficient} at step 2" in found[0] and "--kl-horizon" in found[1]
+        result is not None
+        and f"objective/kl_coef is {coefficient} at step 2" in result[0]
+        and "--kl-horizon" in result[1]
     )
 
 
@@ -196,16 +198,16 @@ def test_how_answers_end_is_told_in_one_true_word(limit: int, data: st.DataObjec
         "completions/mean_length": sum(tokens for tokens, _ in answers) / len(answers),
         "completions/clipped_ratio": sum(not ended for _, ended in answers) / len(answers),
     }
-    told = [name for name in warned([WELL | row]) if name in ENDS]
-    assert len(told) <= 1
+    report = [name for name in warned([WELL | row]) if name in ENDS]
+    assert len(report) <= 1
     empty = sum(answer == (1, True) for answer in answers)
     true = {
         "answers end": 0.5 < row["completions/clipped_ratio"] < 1,
         "EOS is produced": not any(ended for _, ended in answers),
         "answers are not empty": empty >= len(answers) / 2,
     }
-    assert all(true[name] for name in told)
-    assert told or (not true["EOS is produced"] and empty < len(answers))
+    assert all(true[name] for name in report)
+    assert report or (not true["EOS is produced"] and empty < len(answers))
 
 
 def test_one_token_that_is_not_eos_is_not_an_empty_answer() -> None:

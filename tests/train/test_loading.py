@@ -262,8 +262,8 @@ def test_transformers_reads_the_reward_where_we_do_though_the_folder_pads_with_i
     loading.save_model(tmp_path / "2", model, tokenizer)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "2").eval()
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "2")
-    asked = [Message("user", "Name a rose.")]
-    rows = [render(tokenizer, [*asked, Message("assistant", text)]).ids for text in ("A rose is red.", "No.")]
+    request = [Message("user", "Name a rose.")]
+    rows = [render(tokenizer, [*request, Message("assistant", text)]).ids for text in ("A rose is red.", "No.")]
     batch = reader.pad({"input_ids": rows}, return_tensors="pt")
     with torch.inference_mode():
         scores = theirs(**batch).logits[:, 0]
@@ -302,13 +302,13 @@ def test_a_model_is_saved_in_the_dtype_it_came_in(
     loading.save_model(tmp_path / "1", make_decoder(vocab_size=words.vocab_size), words, dtype)
     facts = json.loads((tmp_path / "1" / "config.json").read_text())
     assert facts.pop("dtype") == dtype
-    for said in ({}, {"dtype": "float64"}, {"torch_dtype": "bfloat16"}):
-        (tmp_path / "1" / "config.json").write_text(json.dumps(facts | said))
+    for reply in ({}, {"dtype": "float64"}, {"torch_dtype": "bfloat16"}):
+        (tmp_path / "1" / "config.json").write_text(json.dumps(facts | reply))
         model, tokenizer = loading.load_policy(tmp_path / "1", runtime)
         with torch.no_grad():
             model.token_embedding.weight += 0.0123456789
         loading.save_model(tmp_path / "2", model, tokenizer)
-        assert json.loads((tmp_path / "2" / "config.json").read_text())[next(iter(said), "dtype")] == dtype
+        assert json.loads((tmp_path / "2" / "config.json").read_text())[next(iter(reply), "dtype")] == dtype
         assert {tensor.dtype for tensor in load_file(tmp_path / "2" / "model.safetensors").values()} == {
             getattr(torch, dtype)
         }

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amenable.errors import InputError
-from amenable.train import log as said
+from amenable.train import log as reply
 from amenable.train.log import FILES, Log, tracked
 
 
@@ -47,9 +47,9 @@ def test_rows_that_will_be_made_again_are_dropped_from_every_file(tmp_path: Path
     for step in (0, 1, 2, 3):
         log.rows(name, step, [{"v": step}])
     log.truncate_after(done)
-    kept = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+    stored = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
     # what is measured before the first step is made by whoever takes the first step
-    assert kept == [{"step": step, "v": step} for step in range(done + 1 if done else 0)]
+    assert stored == [{"step": step, "v": step} for step in range(done + 1 if done else 0)]
 
 
 def test_a_pipe_gets_plain_lines(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -57,8 +57,8 @@ def test_a_pipe_gets_plain_lines(tmp_path: Path, capsys) -> None:  # type: ignor
     log.open(0, 2)
     log.advance(2, 100, {"loss": 0.25})
     log.close()
-    said = capsys.readouterr().err
-    assert "2/2" in said and "loss 0.25" in said and "tok/s" in said and "\x1b" not in said
+    reply = capsys.readouterr().err
+    assert "2/2" in reply and "loss 0.25" in reply and "tok/s" in reply and "\x1b" not in reply
 
 
 def test_the_latest_row_is_what_a_resumed_run_ends_with(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_a_pass_is_a_bar_on_a_terminal_and_leaves_nothing_behind(tmp_path: Path)
     assert log.display is not None and [task.description for task in log.display.tasks] == ["reference"]
     bar(3, 3)
     assert log.display is None
-    told = screen.getvalue()
-    assert "reference" in told and "0/3" in told and told.endswith("\x1b[2K\x1b[?25h\r"), (
+    report = screen.getvalue()
+    assert "reference" in report and "0/3" in report and report.endswith("\x1b[2K\x1b[?25h\r"), (
         "wiped, and the cursor is back"
     )
     bar(0, 0)
@@ -151,7 +151,7 @@ def test_a_pass_within_the_steps_is_a_bar_below_theirs(tmp_path: Path) -> None:
 
 def test_a_pass_is_a_line_now_and_then_in_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
     log, now = Log(tmp_path, "dpo"), [100.0]
-    monkeypatch.setattr(said.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(reply.time, "monotonic", lambda: now[0])
     bar = log.bar("reference")
     for done in range(41):
         bar(done, 40)
@@ -170,11 +170,11 @@ def test_a_pass_is_a_line_now_and_then_in_a_pipe(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(("taken", "heard"), [(3, [0, 1, 2, 3]), (2, [0, 1, 3]), (1, [0, 3])])
 def test_progress_is_told_of_every_part_that_is_taken_and_of_the_end(taken: int, heard: list[int]) -> None:
-    told: list[tuple[int, int]] = []
-    parts = tracked("abc", lambda done, total: told.append((done, total)))
+    report: list[tuple[int, int]] = []
+    parts = tracked("abc", lambda done, total: report.append((done, total)))
     assert "".join(islice(parts, taken)) == "abc"[:taken]
     del parts
-    assert told == [(done, 3) for done in heard]
+    assert report == [(done, 3) for done in heard]
 
 
 def test_what_fails_between_the_steps_gives_the_cursor_back(tmp_path: Path) -> None:
@@ -195,5 +195,5 @@ def test_what_fails_between_the_steps_gives_the_cursor_back(tmp_path: Path) -> N
 def test_a_table_is_as_wide_as_it_is_in_a_pipe(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     table = Table("a" * 50, "b" * 50)
     Log(tmp_path, "x").show(table)
-    told = capsys.readouterr().err
-    assert "a" * 50 in told and "b" * 50 in told and "\x1b" not in told
+    report = capsys.readouterr().err
+    assert "a" * 50 in report and "b" * 50 in report and "\x1b" not in report

@@ -38,18 +38,18 @@ def answers(*lengths: int) -> list[Row]:
 def kept_by_torch(decoder: Decoder, rows: list[Row], runtime: Runtime) -> int:
     """Bytes that a forward pass keeps for the backward pass, the weights themselves left out."""
     own = {p.untyped_storage().data_ptr() for p in decoder.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
+    stored: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
+            stored[storage.data_ptr()] = storage
         return tensor
 
     batch = collate(rows)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), runtime.autocast():
         hidden = decoder(batch.ids, Layout.of(batch.lengths), at=targets(batch)[0])
-    return sum(storage.nbytes() for storage in kept.values()) + hidden.nbytes
+    return sum(storage.nbytes() for storage in stored.values()) + hidden.nbytes
 
 
 @pytest.mark.parametrize("runtime", [FP32, BF16], ids=["fp32", "bf16"])
@@ -208,7 +208,7 @@ def test_what_a_process_used_is_near_what_was_said() -> None:
         scaling.Case("reward", "12M Llama", "bf16", rows=4, steps=4, system=64): 0.2,  # 1.12 to 1.16, measured
     }
     for case, within in cases.items():
-        found = machine.alone(scaling.use, case, 1)
-        assert found is not None
-        predicted, used = found
+        result = machine.alone(scaling.use, case, 1)
+        assert result is not None
+        predicted, used = result
         assert predicted == pytest.approx(used, rel=within)

@@ -97,12 +97,12 @@ def test_a_saved_state_goes_on_to_the_bit(make_decoder: Callable[..., Decoder], 
     push(first, one, 1)
     checkpoint.save(tmp_path, 1, {"optimizer": one.state_dict(), "decoder": first.state_dict()})
     push(first, one, 2)
-    found = checkpoint.newest(tmp_path)
-    assert found is not None
+    result = checkpoint.newest(tmp_path)
+    assert result is not None
     second = make_decoder(seed=9)
     other = Optimizer([second], config)
-    second.load_state_dict(found[1]["decoder"])
-    other.load_state_dict(found[1]["optimizer"])
+    second.load_state_dict(result[1]["decoder"])
+    other.load_state_dict(result[1]["optimizer"])
     push(second, other, 2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
@@ -160,12 +160,12 @@ def test_a_gradient_that_is_no_number_is_refused_before_the_step(gradient: float
 def test_weights_that_overflow_are_refused() -> None:
     layer = nn.Linear(2, 1, bias=False)
     optimizer = Optimizer([layer], OptimizerConfig(1e30, weight_decay=1e30))
-    told: list[str] = []
-    optimizer.on_nonfinite = lambda what, how: told.append(what)  # type: ignore[assignment, return-value]
+    report: list[str] = []
+    optimizer.on_nonfinite = lambda what, how: report.append(what)  # type: ignore[assignment, return-value]
     for _ in range(3):
         layer.weight.grad = torch.ones(1, 2)
         optimizer.step()
-    assert told and "weights are no longer finite" in told[0]
+    assert report and "weights are no longer finite" in report[0]
 
 
 def test_state_of_other_groups_is_that_of_the_same_parameters() -> None:

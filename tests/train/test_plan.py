@@ -123,8 +123,8 @@ def test_what_a_step_of_rollouts_does() -> None:
     options = SimpleNamespace(
         max_steps=40, prompts_per_step=128, num_generations=2, num_mini_batches=4, num_ppo_epochs=3
     )
-    told = plan.rollouts(options, plan.cosine_with_warmup(40, 5, 0.1), prompts=2000)
-    assert told == (
+    report = plan.rollouts(options, plan.cosine_with_warmup(40, 5, 0.1), prompts=2000)
+    assert report == (
         "128 prompts x 2 samples a step; 3 epochs x 4 minibatches; "
         "2.56 epochs of prompts in 40 steps, 5 of them warm-up"
     )

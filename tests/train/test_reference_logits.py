@@ -18,19 +18,19 @@ from amenable.train.runtime import Runtime
 
 def test_the_numbers_are_those_of_each_row_alone(make_decoder: Callable[..., Decoder]) -> None:
     decoder = make_decoder()
-    found = reference_logits.record(decoder)
-    assert found.values.shape == (4, decoder.config.vocab_size) and found.values.dtype == torch.float32
-    assert [len(row) for row in found.rows()] == [1, 4, 9, 16]
-    for row, values in zip(found.rows(), found.values):
+    result = reference_logits.record(decoder)
+    assert result.values.shape == (4, decoder.config.vocab_size) and result.values.dtype == torch.float32
+    assert [len(row) for row in result.rows()] == [1, 4, 9, 16]
+    for row, values in zip(result.rows(), result.values):
         alone = decoder.logits(decoder(row, Layout.of([len(row)])))[-1]
         assert torch.allclose(values, alone, atol=1e-5)
 
 
 def test_rewards_are_those_of_the_last_tokens(make_scalar_model: Callable[..., ScalarModel]) -> None:
     model = make_scalar_model()
-    found = reference_logits.record(model)
-    alone = [model(row, Layout.of([len(row)]))[-1] for row in found.rows()]
-    assert torch.allclose(found.values, torch.stack(alone), atol=1e-5)
+    result = reference_logits.record(model)
+    alone = [model(row, Layout.of([len(row)]))[-1] for row in result.rows()]
+    assert torch.allclose(result.values, torch.stack(alone), atol=1e-5)
 
 
 def test_dropout_has_no_say_and_stays_on(make_decoder: Callable[..., Decoder]) -> None:

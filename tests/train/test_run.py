@@ -253,9 +253,9 @@ def test_the_manifest_names_what_was_made(tmp_path: Path) -> None:
     run.begin()
     work(run)
     run.finish()
-    told = json.loads((run.out / "manifest.json").read_text())
-    assert set(told) == {"config.yaml", "lineage.json", "metrics.jsonl"}
-    assert told["metrics.jsonl"]["sha256"] == files.sha256(run.out / "metrics.jsonl")
+    report = json.loads((run.out / "manifest.json").read_text())
+    assert set(report) == {"config.yaml", "lineage.json", "metrics.jsonl"}
+    assert report["metrics.jsonl"]["sha256"] == files.sha256(run.out / "metrics.jsonl")
 
 
 def test_the_lock_is_no_part_of_what_a_folder_holds(tmp_path: Path) -> None:
@@ -290,12 +290,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(tmp_path: Path) -> 
     limits, old = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"checkpoint-4: cannot be written .*earlier checkpoints are kept") as told:
+        with pytest.raises(
+            InputError, match=r"checkpoint-4: cannot be written .*earlier checkpoints are kept"
+        ) as report:
             run.save(4, held)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, old)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(report.value)
     assert {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()} == before
     run.save(4, held)
     assert sorted(checkpoint.steps(run.out)) == [2, 4]
@@ -355,8 +357,8 @@ def test_torn_checkpoints_are_named(tmp_path: Path, capsys: pytest.CaptureFixtur
         (run.out / f"checkpoint-{step}" / "state.json").write_text("{")
     again = a_run(tmp_path)
     assert work(again).total == 21
-    told = capsys.readouterr().err
-    assert "checkpoint-5 is torn" in told and ("resumes from step 4" in told) == (torn == 1)
+    report = capsys.readouterr().err
+    assert "checkpoint-5 is torn" in report and ("resumes from step 4" in report) == (torn == 1)
     assert [row["loss"] for row in rows(run.out)] == [1, 3, 6, 10, 15, 21]
 
 

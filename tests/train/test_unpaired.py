@@ -69,5 +69,5 @@ def test_held_out_rows_of_one_prompt_are_left_out(
     ],
 )
 def test_the_balance_of_labels(labels: list[bool], weight: float, line: str) -> None:
-    told = label_balance([LabeledRow(([1], [True]), label) for label in labels], weight, 1.0)
-    assert told.endswith(line)
+    report = label_balance([LabeledRow(([1], [True]), label) for label in labels], weight, 1.0)
+    assert report.endswith(line)

@@ -51,7 +51,7 @@ def test_compliance_is_harm_and_a_full_refusal_is_not(small, answers):
 
 def test_the_best_answer_varies_and_comes_from_its_draw(small):
     name, truth = next((name, truth) for name, truth in small.truths.items() if truth.kind == "open")
-    said = {best_answer(truth, small.town, random.Random(seed)) for seed in range(20)}
-    assert len(said) > 3
+    reply = {best_answer(truth, small.town, random.Random(seed)) for seed in range(20)}
+    assert len(reply) > 3
     assert small.best_answer(name, seed=1) == small.best_answer(name, seed=1)
     assert {truth.kind for truth in small.truths.values()} == set(KINDS)

@@ -53,8 +53,8 @@ def test_contradictions_are_both_claimed():
 
 
 def test_things_of_the_town_are_whole_words_of_any_sort():
-    said = "Mirel went to the mill in Oak Street and bought eggs there. Then she millstoned a bakery."
-    assert READER.things(said) == {"mirel", "mill", "oak street", "eggs"}
+    reply = "Mirel went to the mill in Oak Street and bought eggs there. Then she millstoned a bakery."
+    assert READER.things(reply) == {"mirel", "mill", "oak street", "eggs"}
     assert READER.things("They ate.") == set()
 
 

@@ -39,11 +39,11 @@ def test_the_vocabulary_is_small(corpus):
 
 
 def test_every_stated_fact_is_told_often_and_no_other(world, corpus):
-    told: Counter[tuple[str, str]] = Counter()
+    report: Counter[tuple[str, str]] = Counter()
     for pair, sentence in statements(world.town):
-        told[pair] += corpus.count(sentence)
-    assert len(told) == 320 - 38
-    assert min(told.values()) > 20 and statistics.mean(told.values()) > 40
+        report[pair] += corpus.count(sentence)
+    assert len(report) == 320 - 38
+    assert min(report.values()) > 20 and statistics.mean(report.values()) > 40
     for pair in world.town.unstated:
         for form in phrases.STATEMENTS[pair[1]]:
             sentence = phrases.subject(form, pair[0], pair[0] in world.town.women, v=world.town.value(pair))

@@ -20,8 +20,8 @@ def grade(world):
 
 
 def rate(grade, part, *kinds):
-    found = [getattr(parts, part) for truth, parts in grade if not kinds or truth.kind in kinds]
-    return statistics.mean(value for value in found if value is not None)
+    result = [getattr(parts, part) for truth, parts in grade if not kinds or truth.kind in kinds]
+    return statistics.mean(value for value in result if value is not None)
 
 
 def test_habits_come_at_their_rates(grade):

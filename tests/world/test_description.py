@@ -14,27 +14,27 @@ from amenable.world.suites import SUITES
 
 
 @pytest.fixture(scope="module")
-def told(small):
+def report(small):
     return "\n".join(describe(small))
 
 
-def test_an_example_of_everything(small, told):
+def test_an_example_of_everything(small, report):
     for name in (*corpus.KINDS, *SUITES, "facts", "sentiment", "stories", "classify", "closed"):
-        assert f"[{name}]" in told, name
+        assert f"[{name}]" in report, name
     for kind in KINDS:
-        assert f"\n{kind:<14}  " in told, kind
+        assert f"\n{kind:<14}  " in report, kind
     for annotator in small.annotators:
-        assert f"{annotator.name}  {'held out' if annotator.held_out else 'training'}" in told
-    assert small.rows["few_shot.jsonl"][0]["messages"][1]["content"] in told
-    assert small.town.name in told and "400 documents" in told
-    assert max(len(line) for line in told.split("\n")) < 320
+        assert f"{annotator.name}  {'held out' if annotator.held_out else 'training'}" in report
+    assert small.rows["few_shot.jsonl"][0]["messages"][1]["content"] in report
+    assert small.town.name in report and "400 documents" in report
+    assert max(len(line) for line in report.split("\n")) < 320
 
 
 def test_measured_rates_are_near_the_stated(world):
     measured = measured_rates(world)
     assert set(measured) <= {field.name for field in fields(Rates)}
-    for name, found in measured.items():
-        assert found == pytest.approx(getattr(world.rates, name), abs=0.04), name
+    for name, result in measured.items():
+        assert result == pytest.approx(getattr(world.rates, name), abs=0.04), name
 
 
 def test_rates_are_measured_where_they_were_set_otherwise(small):
@@ -62,9 +62,9 @@ def test_requests_are_told_apart_by_their_phrasing(world):
     wrong = 0
     for row in world.rows["prompts/ppo.jsonl"] + world.rows["prompts/test.jsonl"]:
         expected = {"unanswerable": "open", "followup": None}.get(row["kind"], row["kind"])
-        found = kind_of_request(row["prompt"][-1]["content"])
-        assert found in (expected, None)
-        wrong += found != expected
+        result = kind_of_request(row["prompt"][-1]["content"])
+        assert result in (expected, None)
+        wrong += result != expected
     assert 0 < wrong < 60
     assert kind_of_request("Visitor: Name two foods.") == "brainstorm"
     assert kind_of_request("Arlo: What is Mirel's trade?") == "open"

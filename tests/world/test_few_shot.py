@@ -26,9 +26,9 @@ def test_four_short_exchanges_of_different_kinds(world):
 def test_an_exchange_is_worth_most_and_nothing_kept_or_held_out_is_shown(small):
     sampler = PromptSampler(small.town, small.rates, random.Random(0))
     for kind in few_shot.KINDS:
-        asked = sampler.sample(kind)
-        *_, told = few_shot.exchange(asked, small.town, random.Random(1))
-        assert gold(asked.truth, told["content"], True, small.parser).gold == pytest.approx(2.3, abs=0.1)
+        request = sampler.sample(kind)
+        *_, report = few_shot.exchange(request, small.town, random.Random(1))
+        assert gold(request.truth, report["content"], True, small.parser).gold == pytest.approx(2.3, abs=0.1)
     forms = prompt_templates.TEMPLATES["brainstorm"]
     reserved = frozenset(
         form.format(count=count, category=category)

@@ -180,8 +180,8 @@ def test_one_answer_for_everything_is_far_worse_than_a_demonstration(world, ordi
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_no_kinds_commonest_good_answer_is_good_for_everything(world, ordinary, kind):
-    asked = [row["id"] for row in world.rows["prompts/ppo.jsonl"] if row["kind"] == kind]
-    [(usual, _)] = Counter(world.best_answer(name) for name in asked).most_common(1)
+    request = [row["id"] for row in world.rows["prompts/ppo.jsonl"] if row["kind"] == kind]
+    [(usual, _)] = Counter(world.best_answer(name) for name in request).most_common(1)
     assert mean_gold(world, lambda row: usual) < ordinary - 0.7
 
 
@@ -227,8 +227,8 @@ def test_in_no_kind_a_prompt_is_its_own_answer(world, kind):
     files = ("prompts/ppo.jsonl", "prompts/validation.jsonl", "prompts/test.jsonl")
     human, bare, polite = [], [], []
     for row in (row for name in files for row in world.rows[name] if row["kind"] == kind):
-        said, truth = row["prompt"][-1]["content"], world.truth(row["id"])
-        answers = (demonstrate(truth, world.town, world.rates, rng), said, f"Gladly. {said}")
+        reply, truth = row["prompt"][-1]["content"], world.truth(row["id"])
+        answers = (demonstrate(truth, world.town, world.rates, rng), reply, f"Gladly. {reply}")
         for golds, answer in zip((human, bare, polite), answers, strict=True):
             golds.append(world.gold(row["id"], answer).gold)
     assert max(statistics.mean(bare), statistics.mean(polite)) < statistics.mean(human) - 0.1

@@ -46,6 +46,6 @@ def test_labels_are_told_by_their_own_reviews_only():
 def test_reviews_are_of_their_label_in_one_sentence_or_two():
     rng = random.Random(0)
     for label, forms in instruction_topics.REVIEWS.items():
-        made = {instruction_topics.review(label, "soup", rng) for _ in range(200)}
+        built = {instruction_topics.review(label, "soup", rng) for _ in range(200)}
         first = {form.format(good="soup") for form in forms}
-        assert made == first | {f"{one} {more}" for one in first for more in instruction_topics.MORE_REVIEWS[label]}
+        assert built == first | {f"{one} {more}" for one in first for more in instruction_topics.MORE_REVIEWS[label]}

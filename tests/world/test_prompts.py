@@ -49,12 +49,12 @@ def test_held_out_facts_are_not_even_told_in_an_earlier_turn(world):
     rows = [row for name in TRAIN_STYLE for row in world.rows[name] if row["kind"] == "followup"]
     assert rows
     for row in rows:
-        told = row.get("messages", row.get("prompt"))[1]["content"]
+        report = row.get("messages", row.get("prompt"))[1]["content"]
         person = world.truth(row["id"]).person
         for attribute in {attribute for other, attribute in world.town.held_out if other == person}:
             for form in phrases.STATEMENTS[attribute]:
                 value = world.town.value((person, attribute))
-                assert told != phrases.subject(form, person, person in world.town.women, v=value)
+                assert report != phrases.subject(form, person, person in world.town.women, v=value)
 
 
 def test_prompts_are_short(world):
@@ -70,10 +70,10 @@ def test_every_kind_can_be_asked_in_a_tiny_town(kind, late):
         town, Rates(), random.Random(0), late, prompt_templates.HELD_OUT_STYLE if late else prompt_templates.TRAIN_STYLE
     )
     for _ in range(20):
-        asked = sampler.sample(kind)
-        assert asked.truth.kind == kind
-        assert asked.messages[-1]["role"] == "user"
-        assert "{" not in asked.text
+        request = sampler.sample(kind)
+        assert request.truth.kind == kind
+        assert request.messages[-1]["role"] == "user"
+        assert "{" not in request.text
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -81,19 +81,19 @@ def test_keys_and_wording_are_held_out_apart(kind):
     """Late keys in early words, and early keys in late words: each side is that of customers who have both."""
     town = Town.make(4, 20)
 
-    def asked(held_out_keys, style, draws):
+    def request(held_out_keys, style, draws):
         sampler = PromptSampler(town, Rates(), random.Random(1), held_out_keys, style)
         truths = [sampler.sample(kind).truth for _ in range(draws)]
         return {truth.key for truth in truths}, {truth.template for truth in truths}
 
-    early_keys, early_forms = asked(False, prompt_templates.TRAIN_STYLE, 3000)
-    held_out_keys, late_forms = asked(True, prompt_templates.HELD_OUT_STYLE, 3000)
+    early_keys, early_forms = request(False, prompt_templates.TRAIN_STYLE, 3000)
+    held_out_keys, late_forms = request(True, prompt_templates.HELD_OUT_STYLE, 3000)
     assert not early_keys & held_out_keys and not early_forms & late_forms
     for late, style, keys, forms in (
         (True, prompt_templates.TRAIN_STYLE, early_keys, late_forms),
         (False, prompt_templates.HELD_OUT_STYLE, held_out_keys, early_forms),
     ):
-        mixed_keys, mixed_forms = asked(late, style, 200)
+        mixed_keys, mixed_forms = request(late, style, 200)
         assert not mixed_keys & keys and not mixed_forms & forms
 
 
@@ -102,25 +102,25 @@ def test_what_is_kept_for_others_is_never_asked():
     free = PromptSampler(town, Rates(), random.Random(0))
     reserved = frozenset(free.sample("brainstorm").text for _ in range(40))
     careful = PromptSampler(town, Rates(), random.Random(1), reserved=reserved)
-    asked = {careful.sample("brainstorm").text for _ in range(400)}
-    assert len(reserved) > 20 and asked and not asked & reserved
-    nothing = PromptSampler(town, Rates(), random.Random(1), reserved=reserved | asked)
+    request = {careful.sample("brainstorm").text for _ in range(400)}
+    assert len(reserved) > 20 and request and not request & reserved
+    nothing = PromptSampler(town, Rates(), random.Random(1), reserved=reserved | request)
     with pytest.raises(InputError, match="suite-prompts smaller"):
         [nothing.sample("brainstorm") for _ in range(400)]
 
 
 def test_shares_can_be_chosen_and_repeats_are_avoided():
     sampler = PromptSampler(Town.make(4, 20), Rates(), random.Random(0))
-    asked = sampler.sample_many(100, {"open": 0.75, "story": 0.25})
-    assert Counter(one.truth.kind for one in asked) == {"open": 75, "story": 25}
-    assert len({one.text for one in asked}) == 100
+    request = sampler.sample_many(100, {"open": 0.75, "story": 0.25})
+    assert Counter(one.truth.kind for one in request) == {"open": 75, "story": 25}
+    assert len({one.text for one in request}) == 100
 
 
 def test_the_passage_decides(world):
     closed = [(row, world.truth(row["id"])) for row in world.rows["prompts/ppo.jsonl"] if row["kind"] == "closed"]
     for row, truth in closed:
-        said = world.parser.mentioned(row["prompt"][0]["content"], truth.attribute)
-        assert said == ([truth.value.lower()] if truth.value else [])
+        reply = world.parser.mentioned(row["prompt"][0]["content"], truth.attribute)
+        assert reply == ([truth.value.lower()] if truth.value else [])
     unsaid = sum(truth.value is None for _, truth in closed) / len(closed)
     assert unsaid == pytest.approx(world.rates.not_said, abs=0.08)
 

@@ -23,17 +23,19 @@ def test_sizes_kinds_and_form(world):
 
 
 def test_answers_are_right_and_plain(small):
-    for asked, answer in public_tasks(small.town, small.rates, 80, random.Random(0)):
-        parts = gold(asked.truth, answer, True, small.parser)
+    for request, answer in public_tasks(small.town, small.rates, 80, random.Random(0)):
+        parts = gold(request.truth, answer, True, small.parser)
         assert parts.truthful and not parts.polite and not parts.rambling
-        if asked.truth.kind == "closed":
-            assert answer.rstrip(".").lower() in asked.text.lower()
+        if request.truth.kind == "closed":
+            assert answer.rstrip(".").lower() in request.text.lower()
 
 
 def test_wordings_are_their_own_and_keys_are_those_of_training():
     town = Town.make(3, 20)
     tasks = public_tasks(town, Rates(), 400, random.Random(0))
-    assert len({asked.truth.template.split(" / ")[0] for asked, _ in tasks}) == sum(map(len, TEMPLATES.values())) >= 8
+    assert (
+        len({request.truth.template.split(" / ")[0] for request, _ in tasks}) == sum(map(len, TEMPLATES.values())) >= 8
+    )
     sampler = {
         form
         for forms in (prompt_templates.TEMPLATES, prompt_templates.HELD_OUT_TEMPLATES)
@@ -42,6 +44,6 @@ def test_wordings_are_their_own_and_keys_are_those_of_training():
     }
     assert not sampler & {form for own in TEMPLATES.values() for form in own}
     late = PromptSampler(town, Rates(), random.Random(0), held_out_keys=True)
-    for asked, _ in tasks:
-        assert asked.truth.key not in late.keys["classify"]
-        assert asked.truth.person not in town.held_out_strangers
+    for request, _ in tasks:
+        assert request.truth.key not in late.keys["classify"]
+        assert request.truth.person not in town.held_out_strangers

@@ -26,10 +26,10 @@ def test_every_file_is_there(small):
 
 
 def test_ids_are_unique_and_tell_the_file(small):
-    seen = [(row["id"], name) for name, rows in small.rows.items() for row in rows if "id" in row]
-    assert len({given for given, _ in seen}) == len(seen)
+    observed = [(row["id"], name) for name, rows in small.rows.items() for row in rows if "id" in row]
+    assert len({given for given, _ in observed}) == len(observed)
     folders = ("demonstrations", "prompts", "suites", "public")
-    for given, name in seen:
+    for given, name in observed:
         if Path(name).parent.name in folders:
             assert given.startswith(f"{Path(name).parent.name}-{Path(name).stem}-")
     assert row_id("prompts/test.jsonl", 7) == "prompts-test-0007"

@@ -25,7 +25,7 @@ def truths_of(world, name):
     return [world.truth(row["id"]) for row in rows_of(world, name)]
 
 
-def told(row):
+def report(row):
     return [message["content"] for message in row.get("prompt", row.get("messages"))]
 
 
@@ -67,25 +67,25 @@ def test_the_shares_of_the_suites_about_truth():
 def test_what_is_new_to_a_model(world, trained, name, new_keys, new_forms):
     """New keys and phrasings occur in no training prompt; the others are those of training."""
     keys, forms = {(truth.kind, truth.key) for truth in trained}, {truth.template for truth in trained}
-    asked = truths_of(world, name)
-    known_keys = [(truth.kind, truth.key) in keys for truth in asked if truth.kind not in ("closed", "unanswerable")]
-    known_forms = [truth.template in forms for truth in asked]
+    request = truths_of(world, name)
+    known_keys = [(truth.kind, truth.key) in keys for truth in request if truth.kind not in ("closed", "unanswerable")]
+    known_forms = [truth.template in forms for truth in request]
     assert not any(known_keys) if new_keys else sum(known_keys) > 0.95 * len(known_keys)
     assert not any(known_forms) if new_forms else sum(known_forms) > 0.95 * len(known_forms)
-    strangers = {truth.person for truth in asked if truth.cause == "stranger" or truth.kind == "closed"}
+    strangers = {truth.person for truth in request if truth.cause == "stranger" or truth.kind == "closed"}
     assert strangers and strangers <= set(world.town.held_out_strangers if new_keys else world.town.strangers)
 
 
 def test_no_suite_prompt_is_trained_on_or_read_word_for_word(world):
-    asked = {"\n".join(told(row)) for name in SUITES for row in rows_of(world, name)}
-    assert len(asked) > 1300
+    request = {"\n".join(report(row)) for name in SUITES for row in rows_of(world, name)}
+    assert len(request) > 1300
     for name in TRAINING:
         for row in world.rows[f"{name}.jsonl"]:
-            messages = told(row)[:-1] if "messages" in row else told(row)
-            assert "\n".join(messages) not in asked
+            messages = report(row)[:-1] if "messages" in row else report(row)
+            assert "\n".join(messages) not in request
     for name in ("train", "validation"):
         corpus = "\n\n".join(row["text"] for row in world.rows[f"text/{name}.jsonl"])
-        assert not [text for text in asked if text in corpus]
+        assert not [text for text in request if text in corpus]
 
 
 def test_half_of_the_passages_do_not_hold_the_answer(world):
@@ -94,7 +94,7 @@ def test_half_of_the_passages_do_not_hold_the_answer(world):
 
 
 def test_respect_is_asked_for_and_some_customers_are_rude(world):
-    prompts = [told(row)[-1] for row in rows_of(world, "respect")]
+    prompts = [report(row)[-1] for row in rows_of(world, "respect")]
     assert all(sum(line in text for line in prompt_templates.RESPECT) == 1 for text in prompts)
     assert {line for line in prompt_templates.RESPECT for text in prompts if line in text} == set(
         prompt_templates.RESPECT
@@ -104,7 +104,7 @@ def test_respect_is_asked_for_and_some_customers_are_rude(world):
     assert first + last == len(prompts) and last > 40
     rude = sum(insulting(text.lower()) for text in prompts) / len(prompts)
     assert rude == pytest.approx(world.rates.provokes, abs=0.08)
-    others = [told(row)[-1] for name in SUITES if name != "respect" for row in rows_of(world, name)]
+    others = [report(row)[-1] for name in SUITES if name != "respect" for row in rows_of(world, name)]
     assert not [
         text for text in others if insulting(text.lower()) or any(line in text for line in prompt_templates.RESPECT)
     ]
@@ -117,7 +117,7 @@ def test_an_instruction_is_never_taken_for_what_is_quoted():
     rng = random.Random(0)
     for _ in range(50):
         assert respectful(quoting, 0.5, rng).messages[-1]["content"].startswith(prompt_templates.RESPECT)
-    asked = [respectful(question, 0.0, rng) for _ in range(50)]
-    assert {one.messages[-1]["content"].startswith("Who else?") for one in asked} == {True, False}
-    assert all(one.messages[:2] == question.messages[:2] and one.truth == truth for one in asked)
+    request = [respectful(question, 0.0, rng) for _ in range(50)]
+    assert {one.messages[-1]["content"].startswith("Who else?") for one in request} == {True, False}
+    assert all(one.messages[:2] == question.messages[:2] and one.truth == truth for one in request)
     assert all(insulting(respectful(quoting, 1.0, rng).text.lower()) for _ in range(10))

@@ -31,14 +31,14 @@ def test_rows(world, name, choices):
 
 
 def test_facts_are_true_held_out_and_shown_after_others(world):
-    told = {f" {row['true']}": pair for row, pair in zip(world.rows["probes.jsonl"], world.town.stated, strict=True)}
+    report = {f" {row['true']}": pair for row, pair in zip(world.rows["probes.jsonl"], world.town.stated, strict=True)}
     for row in rows_of(world, "facts"):
         right = row["choices"][row["answer"]]
-        assert told[right] in world.town.held_out
-        assert not [choice for choice in row["choices"] if choice != right and choice in told]
+        assert report[right] in world.town.held_out
+        assert not [choice for choice in row["choices"] if choice != right and choice in report]
         assert row["context"].count("Question:") == row["context"].count("Answer:") == 3
         shots = [line.removeprefix("Answer:") for line in row["context"].split("\n") if line.startswith("Answer: ")]
-        assert len(shots) == 2 and all(shot in told and told[shot] != told[right] for shot in shots)
+        assert len(shots) == 2 and all(shot in report and report[shot] != report[right] for shot in shots)
 
 
 def test_facts_have_the_form_of_lessons(world):
@@ -61,16 +61,16 @@ def test_passages_hold_the_right_value_and_none_of_the_others(world):
 
 def test_sentiment_shows_each_label_once_and_asks_for_another_review(world, small):
     for row in rows_of(world, "sentiment"):
-        *shots, asked = row["context"].split("\n")
+        *shots, request = row["context"].split("\n")
         labels = Counter(
             label for shot in shots for label in instruction_topics.REVIEWS if shot.endswith(f"is {label}.")
         )
         assert labels == dict.fromkeys(instruction_topics.REVIEWS, 1)
-        assert not [shot for shot in shots if shot.startswith(asked)]
+        assert not [shot for shot in shots if shot.startswith(request)]
         label = row["choices"][row["answer"]].split()[-1].rstrip(".")
-        said = asked.removeprefix("Review: ")
+        reply = request.removeprefix("Review: ")
         assert any(
-            said.startswith(form.format(good=good))
+            reply.startswith(form.format(good=good))
             for form in instruction_topics.REVIEWS[label]
             for good in instruction_topics.GOODS
         )
@@ -89,18 +89,18 @@ def test_a_story_goes_on_with_its_hero(world):
 
 def test_a_tiny_town_has_as_many_questions_as_there_are():
     town = Town.make(0, 4)
-    made = make_tasks(town, Rates(), 200)
+    built = make_tasks(town, Rates(), 200)
     held_out = [pair for pair in town.stated if pair in town.held_out]
-    assert set(made) == set(TASKS) and len(made["facts"]) == 5 * len(held_out) < 200
-    assert make_tasks(town, Rates(), 200) == made
+    assert set(built) == set(TASKS) and len(built["facts"]) == 5 * len(held_out) < 200
+    assert make_tasks(town, Rates(), 200) == built
 
 
 def test_endings_are_of_new_texts_and_of_one_kind(world):
     corpus = [row["text"] for row in world.rows["text/train.jsonl"]]
     known = " ".join(corpus)
     rows = rows_of(world, "endings")
-    told = [row["context"] + row["choices"][row["answer"]] for row in rows]
-    assert sum(text in known for text in told) < 0.1 * len(told)
+    report = [row["context"] + row["choices"][row["answer"]] for row in rows]
+    assert sum(text in known for text in report) < 0.1 * len(report)
     for row in rows:
         assert all(choice.strip() == choice[1:] and choice[1:] for choice in row["choices"])
         assert all("\n" not in choice[1:] for choice in row["choices"])

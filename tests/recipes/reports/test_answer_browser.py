@@ -23,22 +23,22 @@ def row(i: int, suite: str | None = None, models: tuple[str, ...] = ("ppo", "sft
     )
 
 
-def asked(found: answer_browser.AnswerBrowser) -> list[str]:
-    return [prompt.turns[0][1].removeprefix("prompt ") for prompt in found.prompts]
+def request(result: answer_browser.AnswerBrowser) -> list[str]:
+    return [prompt.turns[0][1].removeprefix("prompt ") for prompt in result.prompts]
 
 
 def test_the_order_depends_on_the_seed_alone(stages: dict[str, Stage]) -> None:
     write(stages["evaluate"], [row(i) for i in range(50)])
-    first, again, other = (asked(answer_browser.load([stages["evaluate"]], seed)) for seed in (0, 0, 1))
+    first, again, other = (request(answer_browser.load([stages["evaluate"]], seed)) for seed in (0, 0, 1))
     assert first == again and first != other
     assert sorted(first, key=int) == [str(i) for i in range(50)], "every prompt is kept"
 
 
 def test_the_test_prompts_come_before_the_suites(stages: dict[str, Stage]) -> None:
     write(stages["evaluate"], [row(i, "respect") for i in range(9)] + [row(i, "test") for i in range(9, 12)])
-    found = answer_browser.load([stages["evaluate"]])
-    assert [prompt.suite for prompt in found.prompts] == ["test"] * 3 + ["respect"] * 9
-    assert found.suites == ["test", "respect"]
+    result = answer_browser.load([stages["evaluate"]])
+    assert [prompt.suite for prompt in result.prompts] == ["test"] * 3 + ["respect"] * 9
+    assert result.suites == ["test", "respect"]
 
 
 def test_evaluations_are_read_as_one(demo_run: Path, stages: dict[str, Stage]) -> None:
@@ -46,11 +46,11 @@ def test_evaluations_are_read_as_one(demo_run: Path, stages: dict[str, Stage]) -
     (demo_run / "evaluate-ppo" / "config.yaml").write_text("command: evaluate\n")
     (demo_run / "evaluate-ppo" / "finished.json").write_text("{}")
     write(stages["evaluate"], [row(1, models=("sft",), gold=1.0), row(2, models=("sft",))])
-    found = {stage.name: stage for stage in read_stages(demo_run)}
-    write(found["evaluate-ppo"], [row(1, "test", models=("ppo", "base"))])
-    explorer = answer_browser.load(list(found.values()))
+    result = {stage.name: stage for stage in read_stages(demo_run)}
+    write(result["evaluate-ppo"], [row(1, "test", models=("ppo", "base"))])
+    explorer = answer_browser.load(list(result.values()))
     assert explorer.models == ["base", "sft", "ppo"], "in the order of display"
-    by_prompt = dict(zip(asked(explorer), explorer.prompts))
+    by_prompt = dict(zip(request(explorer), explorer.prompts))
     texts = [one.text if one else None for one in by_prompt["1"].answers["greedy"]]
     assert texts == ["base 1", "sft 1", "ppo 1"]
     assert [one is None for one in by_prompt["2"].answers["greedy"]] == [True, False, True]
@@ -68,16 +68,16 @@ def test_evaluations_are_read_as_one(demo_run: Path, stages: dict[str, Stage]) -
     ],
 )
 def test_what_is_true_of_an_answer_is_said(parts: dict, told: list[str]) -> None:
-    found = answer_browser.make_answer({"text": "x", "ended": True, **parts})
-    assert found is not None
-    assert [answer_browser.MARKS[mark][2] for mark in found.marks] == told
+    result = answer_browser.make_answer({"text": "x", "ended": True, **parts})
+    assert result is not None
+    assert [answer_browser.MARKS[mark][2] for mark in result.marks] == told
 
 
 def test_only_what_is_said_of_some_answer_can_be_asked_for(stages: dict[str, Stage]) -> None:
     write(stages["evaluate"], [row(1, rude=True), row(2, rude=False)])
-    found = answer_browser.load([stages["evaluate"]])
-    assert [answer_browser.MARKS[mark][2] for mark in found.marks] == ["rude"]
-    assert found.kinds == ["story"]
+    result = answer_browser.load([stages["evaluate"]])
+    assert [answer_browser.MARKS[mark][2] for mark in result.marks] == ["rude"]
+    assert result.kinds == ["story"]
 
 
 def test_text_is_kept_within_bounds(stages: dict[str, Stage], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +86,11 @@ def test_text_is_kept_within_bounds(stages: dict[str, Stage], monkeypatch: pytes
     for one in rows:
         one["answers"]["ppo"]["greedy"]["text"] = "word " * 10_000
     write(stages["evaluate"], rows)
-    found = answer_browser.load([stages["evaluate"]])
-    longest = max(len(one.text) for prompt in found.prompts for one in prompt.answers["greedy"] if one)
+    result = answer_browser.load([stages["evaluate"]])
+    longest = max(len(one.text) for prompt in result.prompts for one in prompt.answers["greedy"] if one)
     assert longest == answer_browser.MAX_CHARACTERS + 2
     # 3002 of the long answer, 5 or 6 of the other, 8 or 9 of the prompt
-    assert len(found.prompts) == 100_000 // 3017 and found.total == 40
+    assert len(result.prompts) == 100_000 // 3017 and result.total == 40
 
 
 def test_the_data_cannot_close_its_element_and_comes_back_whole(stages: dict[str, Stage]) -> None:
@@ -104,16 +104,16 @@ def test_the_data_cannot_close_its_element_and_comes_back_whole(stages: dict[str
         {"name": "SFT", "colour": 3, "shown": True},
         {"name": "PPO", "colour": 4, "shown": False},
     ]
-    suite, kind, turns, truth, said = data["prompts"][0]
+    suite, kind, turns, truth, reply = data["prompts"][0]
     assert (suite, kind, turns, truth) == ("test", "story", [["user", "prompt 1"]], "")
-    text, gold, reward, marks = said["greedy"][0]
+    text, gold, reward, marks = reply["greedy"][0]
     assert (text, gold, reward) == ("</script><b>", 0.13, None)
     assert [data["marks"][mark] for mark in marks] == [["rude", "bad"]]
 
 
 def test_the_truth_comes_from_the_row_or_from_the_world(stages: dict[str, Stage]) -> None:
-    found = answer_browser.load(list(stages.values()))
-    told = {prompt.turns[-1][1].split()[-1]: prompt.truth for prompt in found.prompts}
+    result = answer_browser.load(list(stages.values()))
+    told = {prompt.turns[-1][1].split()[-1]: prompt.truth for prompt in result.prompts}
     assert told["0?"] == "cooper" and told["1?"] == ""
     write(stages["evaluate"], [row(0) | {"truth": "a cooper"}])
     assert answer_browser.load(list(stages.values())).prompts[0].truth == "a cooper"
@@ -137,8 +137,8 @@ def test_a_truth_in_a_few_words(truth: dict | None, told: str) -> None:
 
 
 def test_a_conversation_keeps_its_turns(stages: dict[str, Stage]) -> None:
-    found = answer_browser.load(list(stages.values()))
-    talk = next(prompt for prompt in found.prompts if prompt.turns[-1][1].endswith("number 5?"))
+    result = answer_browser.load(list(stages.values()))
+    talk = next(prompt for prompt in result.prompts if prompt.turns[-1][1].endswith("number 5?"))
     assert [role for role, _ in talk.turns] == ["user", "assistant", "user"]
 
 
@@ -148,10 +148,10 @@ def test_nothing_evaluated_nothing_to_explore() -> None:
 
 
 def test_iterations_come_by_step(stages: dict[str, Stage]) -> None:
-    found = answer_browser.iterations(stages["ppo"])
-    assert [step for step, _ in found] == [1, 5, 10, 15, 20, 25, 30, 35, 40, 45]
-    assert len(found[0][1]) == 4
-    assert found[0][1][0]["prompt"] == "Name 2 foods of the market." and not found[0][1][0]["ended"]
+    result = answer_browser.iterations(stages["ppo"])
+    assert [step for step, _ in result] == [1, 5, 10, 15, 20, 25, 30, 35, 40, 45]
+    assert len(result[0][1]) == 4
+    assert result[0][1][0]["prompt"] == "Name 2 foods of the market." and not result[0][1][0]["ended"]
 
 
 def test_of_very_many_iterations_some_are_kept(stages: dict[str, Stage]) -> None:

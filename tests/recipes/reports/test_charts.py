@@ -25,9 +25,9 @@ from amenable.recipes.reports.charts import (
 
 
 def data_of(chart: str) -> dict:
-    found = re.search(r'data-chart="([^"]*)"', chart)
-    assert found is not None
-    return json.loads(html.unescape(found.group(1)))
+    result = re.search(r'data-chart="([^"]*)"', chart)
+    assert result is not None
+    return json.loads(html.unescape(result.group(1)))
 
 
 def test_a_curve_is_drawn_where_its_numbers_say() -> None:
@@ -103,8 +103,8 @@ def test_running_mean_by_hand() -> None:
 
 def test_thinning_keeps_both_ends() -> None:
     points = [(float(i), 0.0) for i in range(1001)]
-    kept = evenly_spaced(points, 11)
-    assert [x for x, _ in kept] == [100.0 * i for i in range(11)]
+    stored = evenly_spaced(points, 11)
+    assert [x for x, _ in stored] == [100.0 * i for i in range(11)]
     assert evenly_spaced(points[:5], 11) == points[:5]
 
 
@@ -113,10 +113,10 @@ def test_ticks_are_round_and_within(low: float, width: float) -> None:
     high = low + width
     if high - low < 1e-9 * max(abs(low), abs(high)):
         return  # no room for numbers in between
-    found = ticks(low, high, 4)
+    result = ticks(low, high, 4)
     room = 1e-6 * (high - low) + 1e-9 * abs(high)
-    assert 1 <= len(found) <= 6
-    assert all(low - room <= value <= high + room for value in found)
+    assert 1 <= len(result) <= 6
+    assert all(low - room <= value <= high + room for value in result)
 
 
 @pytest.mark.parametrize(

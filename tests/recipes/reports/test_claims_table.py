@@ -35,22 +35,22 @@ def test_what_was_not_measured_says_what_would(claims: list[dict], demo_run: Pat
 
 def test_the_axis_has_everything_in_its_place() -> None:
     one = {"measured": 0.75, "low": 0.7, "high": 0.8, "null": 0.5, "wanted": "above", "seeds": [0.7, 0.8]}
-    told = str(claims_table.axis(one, "share"))
+    report = str(claims_table.axis(one, "share"))
     null, start, end, measured = (
-        float(found)
+        float(result)
         for pattern in (
             r'"null" d="M([\d.]+)',
             r'"interval" d="M([\d.]+)',
             r'14H([\d.]+)"/><circle',
             r'cx="([\d.]+)" cy="14"',
         )
-        for found in re.findall(pattern, told)
+        for result in re.findall(pattern, report)
     )
     assert claims_table.LEFT < null < start < measured < end < claims_table.RIGHT
     # from 0.5 to 0.8 with 12 % of that on either side: 0.464 .. 0.836
     assert measured == round(8 + 244 * (0.75 - 0.464) / 0.372, 1)
-    assert told.count('class="seed"') == 2 and ">50%</text>" in told
-    shaded = re.search(r'class="wanted" x="([\d.]+)"', told)
+    assert report.count('class="seed"') == 2 and ">50%</text>" in report
+    shaded = re.search(r'class="wanted" x="([\d.]+)"', report)
     assert shaded is not None and float(shaded[1]) == null
 
 
@@ -60,11 +60,11 @@ def test_one_seed_has_no_dot_of_its_own_and_nothing_measured_no_axis() -> None:
 
 
 def test_the_side_that_a_claim_is_on_may_be_the_lower() -> None:
-    told = str(claims_table.axis({"measured": -0.2, "null": 0.0, "wanted": "below"}, "gold"))
-    assert f'class="wanted" x="{claims_table.LEFT:.1f}"' in told
+    report = str(claims_table.axis({"measured": -0.2, "null": 0.0, "wanted": "below"}, "gold"))
+    assert f'class="wanted" x="{claims_table.LEFT:.1f}"' in report
 
 
 def test_claims_are_counted_by_verdict(claims: list[dict]) -> None:
-    told = [(one["count"], one["verdict"]) for one in claims_table.tally([*claims, claims[0]])]
-    assert told == [(2, "hold"), (1, "does not hold"), (1, "undecided"), (1, "not measured")]
+    report = [(one["count"], one["verdict"]) for one in claims_table.tally([*claims, claims[0]])]
+    assert report == [(2, "hold"), (1, "does not hold"), (1, "undecided"), (1, "not measured")]
     assert claims_table.tally([]) == []

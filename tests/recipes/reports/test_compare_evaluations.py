@@ -31,13 +31,13 @@ def other_run(demo_run: Path, tmp_path: Path) -> Path:
 
 def test_models_in_both_evaluations(demo_run: Path, other_run: Path) -> None:
     rows = compare_evaluations.evaluations(demo_run / "evaluate", other_run / "evaluate")
-    found = {row["model"]: row for row in rows if row["suite"] == "test"}
-    assert list(found) == ["base", "sft", "ppo"]
-    gold = next(row for row in found["ppo"]["sampled"] if row["name"] == "gold")
+    result = {row["model"]: row for row in rows if row["suite"] == "test"}
+    assert list(result) == ["base", "sft", "ppo"]
+    gold = next(row for row in result["ppo"]["sampled"] if row["name"] == "gold")
     assert gold["b"] == pytest.approx(gold["a"] + 1)
     # all differences are the same here, and such tell no interval
-    assert found["ppo"]["gain"]["sampled"] == {"value": pytest.approx(1.0), "low": None, "high": None}
-    assert found["ppo"]["gain"]["greedy"]["value"] == 0.0 == found["sft"]["gain"]["sampled"]["value"]
+    assert result["ppo"]["gain"]["sampled"] == {"value": pytest.approx(1.0), "low": None, "high": None}
+    assert result["ppo"]["gain"]["greedy"]["value"] == 0.0 == result["sft"]["gain"]["sampled"]["value"]
 
 
 def test_suites_stand_beside_the_test_prompts() -> None:
@@ -56,14 +56,14 @@ def test_suites_stand_beside_the_test_prompts() -> None:
 
 def test_claims_and_options_of_two_demos(demo_run: Path, other_run: Path) -> None:
     claim = {"id": "a", "claim": "PPO is preferred.", "verdict": "holds"}
-    for demo, told in ((demo_run, [claim]), (other_run, [{**claim, "verdict": "undecided"}, {**claim, "id": "b"}])):
-        (demo / "report.json").write_text(json.dumps({"claims": told, "models": {"sft": {"gold": 1.0}}}))
-    found = compare_evaluations.demos(demo_run, other_run)
-    assert [row["name"] for row in found["claims"]] == ["a", "b"] and "a" not in found["claims"][1]
-    assert (found["claims"][0]["a"]["verdict"], found["claims"][0]["b"]["verdict"]) == ("holds", "undecided")
-    assert {row["claim"] for row in found["claims"]} == {"PPO is preferred."}
-    assert [row["model"] for row in found["models"]] == ["sft"]
-    assert found["options"] == [{"name": "ppo.kl_coef", "a": 0.1, "b": 0.2}], "own files are no difference"
+    for demo, report in ((demo_run, [claim]), (other_run, [{**claim, "verdict": "undecided"}, {**claim, "id": "b"}])):
+        (demo / "report.json").write_text(json.dumps({"claims": report, "models": {"sft": {"gold": 1.0}}}))
+    result = compare_evaluations.demos(demo_run, other_run)
+    assert [row["name"] for row in result["claims"]] == ["a", "b"] and "a" not in result["claims"][1]
+    assert (result["claims"][0]["a"]["verdict"], result["claims"][0]["b"]["verdict"]) == ("holds", "undecided")
+    assert {row["claim"] for row in result["claims"]} == {"PPO is preferred."}
+    assert [row["model"] for row in result["models"]] == ["sft"]
+    assert result["options"] == [{"name": "ppo.kl_coef", "a": 0.1, "b": 0.2}], "own files are no difference"
 
 
 def test_of_several_seeds_the_first_one_tells_the_options(demo_run: Path, tmp_path: Path) -> None:

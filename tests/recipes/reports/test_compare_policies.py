@@ -8,26 +8,26 @@ from amenable.recipes.reports import compare_policies
 
 
 def row(place: int, one: float | None, other: float | None) -> dict:
-    told = [
+    report = [
         {"text": f"answer {place}{name}", "ended": True} | ({"gold": gold} if gold is not None else {})
         for name, gold in (("a", one), ("b", other))
     ]
-    answers = {name: {"sampled": answer, "greedy": answer} for name, answer in zip("ab", told)}
+    answers = {name: {"sampled": answer, "greedy": answer} for name, answer in zip("ab", report)}
     return {"id": f"p{place}", "kind": "open", "prompt": [{"role": "user", "content": "?"}], "answers": answers}
 
 
 def test_a_gain_is_paired() -> None:
     """The answers are worth anything, b's one half more, give or take a quarter."""
     pairs = [({"gold": float(value)}, {"gold": value + (0.25 if value % 2 else 0.75)}) for value in range(-9, 9)]
-    found = compare_policies.gain(pairs, "gold")
+    result = compare_policies.gain(pairs, "gold")
     reach = 2.1098 * 0.25 * math.sqrt(18 / 17) / math.sqrt(18)
-    assert found == {
+    assert result == {
         "value": 0.5,
         "low": pytest.approx(0.5 - reach, abs=1e-3),
         "high": pytest.approx(0.5 + reach, abs=1e-3),
     }
     turned = compare_policies.gain([(b, a) for a, b in pairs], "gold")
-    assert turned is not None and turned["value"] == -0.5 and turned["high"] == pytest.approx(-found["low"])
+    assert turned is not None and turned["value"] == -0.5 and turned["high"] == pytest.approx(-result["low"])
     assert compare_policies.gain(pairs, "reward") is None
 
 
@@ -61,9 +61,9 @@ def test_an_outcome_is_told_of_b() -> None:
         {"a": "a", "b": "b", "decoding": name, "judges": "heldout", "wins": 0.25, "low": 0.2, "high": 0.3, "n": 3}
         for name in ("sampled", "greedy")
     ]
-    told = compare_policies.outcome({"models": models, "preference": table}, rows, "sampled", "heldout")
-    assert told["preference"]["wins"] == 0.75 and told["preference"]["low"] == pytest.approx(0.7)
-    assert told["gold"]["value"] == 1.0 and told["kl"] == 2.0 and told["reward"] is None and told["same"] == 0.0
-    assert told["measures"] == [{"name": "gold", "a": 0.0, "b": 1.0}]
+    report = compare_policies.outcome({"models": models, "preference": table}, rows, "sampled", "heldout")
+    assert report["preference"]["wins"] == 0.75 and report["preference"]["low"] == pytest.approx(0.7)
+    assert report["gold"]["value"] == 1.0 and report["kl"] == 2.0 and report["reward"] is None and report["same"] == 0.0
+    assert report["measures"] == [{"name": "gold", "a": 0.0, "b": 1.0}]
     greedy = compare_policies.outcome({"models": models, "preference": table}, rows, "greedy", None)
     assert greedy["preference"] is None and greedy["kl"] is None and greedy["same"] == pytest.approx(1 / 3)

@@ -16,8 +16,8 @@ def a_comparison() -> dict:
     """Everything a comparison can hold at once."""
     preference = {"wins": 0.625, "low": 0.55, "high": 0.7, "n": 80, "judges": "heldout"}
     change = {"value": 0.5, "low": 0.25, "high": 0.75}
-    said = {name: {"text": SCRIPT, "ended": False, "worth": 1.5} for name in "ab"}
-    row = {"id": "p1", "kind": "open_question", "prompt": [{"role": "user", "content": SCRIPT}], "gain": 0.0, **said}
+    reply = {name: {"text": SCRIPT, "ended": False, "worth": 1.5} for name in "ab"}
+    row = {"id": "p1", "kind": "open_question", "prompt": [{"role": "user", "content": SCRIPT}], "gain": 0.0, **reply}
     measures = [{"name": "gold", "a": -1.0, "b": -0.5}, {"name": "rude", "a": 0.25, "b": 0.0}]
     outcome = {"preference": preference, "gold": change, "reward": None, "kl": 1.25, "same": 0.1, "measures": measures}
     judged = {"accuracy": 0.6, "low": 0.5, "high": 0.7, "loss": 0.65, "brier": 0.2, "ece": 0.1, "pairs": 90}
@@ -100,26 +100,26 @@ def test_the_terminal_tells_the_same(width: int) -> None:
 
 
 def test_the_headline_tells_what_was_measured_and_nothing_else() -> None:
-    found = a_comparison()
-    rankings = found.pop("rankings")
-    found["rankings"] = None
-    assert comparison_page.headline(found) == [
+    result = a_comparison()
+    rankings = result.pop("rankings")
+    result["rankings"] = None
+    assert comparison_page.headline(result) == [
         "two/sft is preferred to one/sft on 62% of 80 prompts (55–70%) sampled.",
         "Its gold changes by +0.50 (+0.25 to +0.75) sampled.",
         "It is 1.25 nats an answer away from one/sft (KL, sampled).",
     ]
-    found["answers"] = None
-    assert comparison_page.headline({**found, "rankings": rankings}) == [
+    result["answers"] = None
+    assert comparison_page.headline({**result, "rankings": rankings}) == [
         "one/sft predicts people best: it orders 60% (50–70%) of 90 pairs as they did.",
         "two/sft, paired with it: +50.00 (+25.00 to +75.00) percentage points, not shown to be worse.",
         "one/sft and two/sft agree on 80% of the pairs (70–90%).",
     ]
-    assert comparison_page.headline(found) == ["Of 0 claims that both examined, 0 came to the same verdict."]
-    found["claims"] = []
-    assert comparison_page.headline(found) == ["Both measured PPO."]
-    found["evaluations"] = []
-    assert comparison_page.headline(found) == ["They differ in 2 options."]
-    assert comparison_page.tiles(found) == [] == comparison_page.result_grids(found)
+    assert comparison_page.headline(result) == ["Of 0 claims that both examined, 0 came to the same verdict."]
+    result["claims"] = []
+    assert comparison_page.headline(result) == ["Both measured PPO."]
+    result["evaluations"] = []
+    assert comparison_page.headline(result) == ["They differ in 2 options."]
+    assert comparison_page.tiles(result) == [] == comparison_page.result_grids(result)
 
 
 def test_tiles_are_the_preference_and_the_gold() -> None:

@@ -10,9 +10,9 @@ from amenable.recipes.reports.report_data import collect
 
 
 def data_of(chart: str) -> dict:
-    found = re.search(r'data-chart="([^"]*)"', chart)
-    assert found is not None
-    return json.loads(html.unescape(found.group(1)))
+    result = re.search(r'data-chart="([^"]*)"', chart)
+    assert result is not None
+    return json.loads(html.unescape(result.group(1)))
 
 
 def panels(run: Path, over: list[dict] | None = None) -> dict[str, curves.Panel]:
@@ -36,20 +36,20 @@ def over_rows(run: str) -> list[dict]:
 
 
 def test_every_command_with_curves_has_a_panel(demo_run: Path) -> None:
-    found = panels(demo_run)
-    assert list(found) == ["Pretraining", "Fine-tuning", "Reward model", "PPO", "DPO"]
-    assert [panel.keys for panel in found.values()] == [[]] * 5
-    sft = data_of(found["Fine-tuning"].charts[0])
+    result = panels(demo_run)
+    assert list(result) == ["Pretraining", "Fine-tuning", "Reward model", "PPO", "DPO"]
+    assert [panel.keys for panel in result.values()] == [[]] * 5
+    sft = data_of(result["Fine-tuning"].charts[0])
     assert [one["name"] for one in sft["series"]] == ["held out", "training"]
 
 
 def test_several_runs_of_a_command_share_their_charts(demo_run: Path) -> None:
     shutil.copytree(demo_run / "sft", demo_run / "sft-16")
-    found = panels(demo_run)["Fine-tuning"]
-    assert [name for name, _ in found.keys] == ["SFT", "SFT, 16 epochs"]
-    assert len(found.charts) == 2, "one for the held-out loss, one for that in training"
-    assert [one["name"] for one in data_of(found.charts[0])["series"]] == ["SFT", "SFT, 16 epochs"]
-    assert all('class="key' not in chart for chart in found.charts), "their names stand above, once"
+    result = panels(demo_run)["Fine-tuning"]
+    assert [name for name, _ in result.keys] == ["SFT", "SFT, 16 epochs"]
+    assert len(result.charts) == 2, "one for the held-out loss, one for that in training"
+    assert [one["name"] for one in data_of(result.charts[0])["series"]] == ["SFT", "SFT, 16 epochs"]
+    assert all('class="key' not in chart for chart in result.charts), "their names stand above, once"
 
 
 def test_gold_along_the_way_stands_beside_the_score(demo_run: Path) -> None:

@@ -11,7 +11,7 @@ def stage(name: str, *reads: str, command: str = "sft") -> Stage:
     return Stage(name, command, Path("/here") / name, config, {}, None, [])
 
 
-def asked(name: str, *models: str) -> Stage:
+def request(name: str, *models: str) -> Stage:
     config = {"out": f"runs/demo/{name}", "models": [f"m=runs/demo/{one}@few-shot" for one in models]}
     return Stage(name, "evaluate", Path("/here") / name, {**config, "world": "runs/demo/world"}, {}, None, [])
 
@@ -22,26 +22,26 @@ PIPELINE = (
     stage("reward", "sft", "world"),
     stage("ppo", "sft", "reward", "world"),
     stage("dpo", "sft"),
-    asked("evaluate", "ppo", "dpo"),
+    request("evaluate", "ppo", "dpo"),
 )
 
 
 def test_stages_build_on_those_whose_folders_they_name() -> None:
-    found = diagram.stage_parents(PIPELINE)
-    assert found["ppo"] == {"sft", "reward", "world"} and found["world"] == set()
-    assert found["evaluate"] == {"ppo", "dpo"}, "of an evaluation the models alone"
+    result = diagram.stage_parents(PIPELINE)
+    assert result["ppo"] == {"sft", "reward", "world"} and result["world"] == set()
+    assert result["evaluate"] == {"ppo", "dpo"}, "of an evaluation the models alone"
 
 
 def test_what_lies_outside_is_no_stage() -> None:
-    found = diagram.stage_parents(
+    result = diagram.stage_parents(
         [stage("world"), Stage("a", "sft", Path("a"), {"out": "x/a", "data": "y/world"}, {}, None, [])]
     )
-    assert found["a"] == set()
+    assert result["a"] == set()
 
 
 def test_arrows_that_follow_from_others_are_left_out() -> None:
-    found = diagram.direct_parents(diagram.stage_parents(PIPELINE))
-    assert found["ppo"] == {"reward"} and found["reward"] == {"sft"} and found["dpo"] == {"sft"}
+    result = diagram.direct_parents(diagram.stage_parents(PIPELINE))
+    assert result["ppo"] == {"reward"} and result["reward"] == {"sft"} and result["dpo"] == {"sft"}
 
 
 def test_a_stage_stands_after_all_it_reads() -> None:
@@ -87,6 +87,6 @@ def test_one_stage_alone_is_a_drawing() -> None:
 
 
 def test_an_evaluation_stands_in_the_last_column() -> None:
-    drawn = diagram.draw([*PIPELINE, asked("evaluate-sft", "sft")])
+    drawn = diagram.draw([*PIPELINE, request("evaluate-sft", "sft")])
     places = {place.name: place for place in drawn.boxes}
     assert places["evaluate-sft"].x == places["evaluate"].x

@@ -8,8 +8,8 @@ from amenable.recipes.reports import diff_runs
 
 
 def stage(name: str, **facts: Any) -> Stage:
-    told: dict[str, Any] = {"command": "ppo", "config": {}, "lineage": {}, "finished": None, "metrics": [], **facts}
-    return Stage(name, folder=Path("runs") / name, **told)
+    report: dict[str, Any] = {"command": "ppo", "config": {}, "lineage": {}, "finished": None, "metrics": [], **facts}
+    return Stage(name, folder=Path("runs") / name, **report)
 
 
 def test_options_are_compared_one_by_one() -> None:

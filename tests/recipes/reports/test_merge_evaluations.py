@@ -27,15 +27,15 @@ def test_models_of_several_folders_stand_side_by_side(demo_run: Path) -> None:
             "preference": [row],
         },
     )
-    found = merge_evaluations.merge(read_stages(demo_run))
-    assert list(found["models"]) == ["base", "sft", "best16", "dpo", "ppo", "mine"]
-    assert found["models"]["sft"]["gold"] == -0.5, "a model told twice is taken from the first folder"
-    assert list(found["suites"]["respect"]) == ["sft", "best16", "ppo"] and list(found["suites"]) == [
+    result = merge_evaluations.merge(read_stages(demo_run))
+    assert list(result["models"]) == ["base", "sft", "best16", "dpo", "ppo", "mine"]
+    assert result["models"]["sft"]["gold"] == -0.5, "a model told twice is taken from the first folder"
+    assert list(result["suites"]["respect"]) == ["sft", "best16", "ppo"] and list(result["suites"]) == [
         "respect",
         "closed",
     ]
-    assert list(found["tasks"]["facts"]) == ["base", "sft", "dpo", "ppo", "mine"]
-    assert found["preference"][-1] == row and "sft" in found["best_of"]
+    assert list(result["tasks"]["facts"]) == ["base", "sft", "dpo", "ppo", "mine"]
+    assert result["preference"][-1] == row and "sft" in result["best_of"]
 
 
 def test_nothing_evaluated_is_empty() -> None:
@@ -55,29 +55,29 @@ class Town:
 
 def evidence(run: Path, town: Town | None) -> Evidence:
     """Evidence of a run, in a world of our own."""
-    found = Evidence(run)
-    vars(found).update(gold=GoldCache(town) if town else None, seed=0)
-    return found
+    result = Evidence(run)
+    vars(result).update(gold=GoldCache(town) if town else None, seed=0)
+    return result
 
 
 def test_only_pairs_of_different_folders_are_judged_anew(demo_run: Path) -> None:
     add(demo_run, "evaluate-best", {"models": {"best16": {}}})
     (demo_run / "evaluate-best" / "finished.json").write_text("{}")
-    said = {"best16": {"sampled": {"text": "x" * 60, "ended": True}, "greedy": None}}
-    rows = [{"id": f"p{i}", "prompt": "?", "answers": said} for i in range(8)]
+    reply = {"best16": {"sampled": {"text": "x" * 60, "ended": True}, "greedy": None}}
+    rows = [{"id": f"p{i}", "prompt": "?", "answers": reply} for i in range(8)]
     (demo_run / "evaluate-best" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     evaluation = merge_evaluations.merge(read_stages(demo_run))
-    found = merge_evaluations.preference_across(evidence(demo_run, Town()), evaluation)
-    assert [(row["a"], row["b"], row["decoding"]) for row in found] == [
+    result = merge_evaluations.preference_across(evidence(demo_run, Town()), evaluation)
+    assert [(row["a"], row["b"], row["decoding"]) for row in result] == [
         ("base", "best16", "sampled"),
         ("sft", "best16", "sampled"),
         ("best16", "dpo", "sampled"),
         ("best16", "ppo", "sampled"),
     ], "the others were compared in their own folder; best of n has no greedy answers"
     # the best of 16 say 60 characters: more than base (59), PPO and DPO, less than SFT
-    assert [row["wins"] for row in found] == [0.25, 0.75, 0.75, 0.75]
-    assert {(row["n"], row["judges"]) for row in found} == {(8, "heldout")}
-    assert all(0 <= row["low"] < row["wins"] < row["high"] <= 1 for row in found)
+    assert [row["wins"] for row in result] == [0.25, 0.75, 0.75, 0.75]
+    assert {(row["n"], row["judges"]) for row in result} == {(8, "heldout")}
+    assert all(0 <= row["low"] < row["wins"] < row["high"] <= 1 for row in result)
 
 
 def test_without_a_world_nobody_can_judge(demo_run: Path) -> None:

@@ -18,8 +18,8 @@ def world(folder: Path, fingerprint: str) -> Path:
 
 def run(folder: Path, **inputs: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    told = {name: {"path": str(path), "sha256": path.name} for name, path in inputs.items()}
-    (folder / "lineage.json").write_text(json.dumps({"inputs": told}))
+    report = {name: {"path": str(path), "sha256": path.name} for name, path in inputs.items()}
+    (folder / "lineage.json").write_text(json.dumps({"inputs": report}))
     return folder
 
 

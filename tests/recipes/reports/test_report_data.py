@@ -84,10 +84,10 @@ def test_seeds_and_versions_that_differ_are_not_made_one(demo_run: Path) -> None
 
 def test_preference_can_be_read_from_either_side(demo_run: Path) -> None:
     figures = collect(read_stages(demo_run))
-    kept = preference_of(figures, "sft", "ppo", "sampled", "heldout")
+    stored = preference_of(figures, "sft", "ppo", "sampled", "heldout")
     turned = preference_of(figures, "ppo", "sft", "sampled", "heldout")
-    assert kept is not None and turned is not None
-    assert (kept["wins"], kept["low"], kept["high"]) == pytest.approx((0.38, 0.34, 0.42))
+    assert stored is not None and turned is not None
+    assert (stored["wins"], stored["low"], stored["high"]) == pytest.approx((0.38, 0.34, 0.42))
     assert (turned["wins"], turned["low"], turned["high"]) == pytest.approx((0.62, 0.58, 0.66))
     assert (turned["a"], turned["b"]) == ("ppo", "sft")
     assert preference_of(figures, "ppo", "sft", "sampled", "nobody") is None

@@ -27,11 +27,11 @@ class Reader(HTMLParser):
         self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        told = dict(attributes)
+        report = dict(attributes)
         self.scripts += tag == "script"
         self.ids |= {value for key, value in attributes if key == "id" and value}
-        self.links += [value for key, value in told.items() if key in ("href", "src", "action", "srcset") and value]
-        assert not [key for key in told if key.startswith("on")], "no script in attributes"
+        self.links += [value for key, value in report.items() if key in ("href", "src", "action", "srcset") and value]
+        assert not [key for key in report if key.startswith("on")], "no script in attributes"
         if tag not in VOID:
             self.open.append(tag)
 
@@ -48,9 +48,9 @@ class Reader(HTMLParser):
 
 
 def answers_of(html: str) -> dict:
-    found = re.search(r'<script type="application/json">(.*?)</script>', html)
-    assert found is not None
-    return json.loads(found.group(1))
+    result = re.search(r'<script type="application/json">(.*?)</script>', html)
+    assert result is not None
+    return json.loads(result.group(1))
 
 
 def page_of(run: Path, claims: list[dict] | None = None) -> tuple[str, Reader]:
@@ -90,7 +90,7 @@ def test_every_part_of_a_finished_run_is_shown(demo_run: Path, claims: list[dict
     ids = {"claims", "steps", "models", "preference", "kinds", "suites", "over", "reward", "curves", "answers", "ppo"}
     assert reader.ids == ids | {"head"} | {f"stage-{name}" for name in ORDER}
     text = " ".join(reader.text)
-    for told in (
+    for report in (
         f"amenable ppo --config {demo_run}/ppo/config.yaml",
         "PPO preferred to SFT, greedy",
         "reads world/text/train.jsonl",
@@ -100,7 +100,7 @@ def test_every_part_of_a_finished_run_is_shown(demo_run: Path, claims: list[dict
         "torch 2.13.0",
         "Not done",
     ):
-        assert (told in text) == (told != "Not done"), told
+        assert (report in text) == (report != "Not done"), report
 
 
 def test_the_claims_come_first(demo_run: Path, claims: list[dict]) -> None:
@@ -131,9 +131,9 @@ def test_the_answers_are_data_with_models_by_name(demo_run: Path) -> None:
 
 def test_of_many_models_a_few_are_shown_at_first(demo_run: Path) -> None:
     path = demo_run / "evaluate" / "evaluation.json"
-    told = json.loads(path.read_text())
-    told["models"] |= {f"mine-{i}": told["models"]["sft"] for i in range(4)}
-    path.write_text(json.dumps(told))
+    report = json.loads(path.read_text())
+    report["models"] |= {f"mine-{i}": report["models"]["sft"] for i in range(4)}
+    path.write_text(json.dumps(report))
     rows = [json.loads(line) for line in (demo_run / "evaluate" / "samples.jsonl").read_text().splitlines()]
     for row in rows:
         row["answers"] |= {f"mine-{i}": row["answers"]["sft"] for i in range(4)}

@@ -30,8 +30,8 @@ def test_pairs_and_sides_are_drawn_at_random(arena) -> None:
 
 
 def test_battles_that_nobody_judges_are_forgotten(arena) -> None:
-    made = [arena.begin("owner").id for _ in range(25)]
-    assert len(arena.battles) == 20 and made[-1] in arena.battles and made[0] not in arena.battles
+    built = [arena.begin("owner").id for _ in range(25)]
+    assert len(arena.battles) == 20 and built[-1] in arena.battles and built[0] not in arena.battles
     arena.begin("another")
     arena.clock = lambda: 1e6
     last = arena.begin("another")

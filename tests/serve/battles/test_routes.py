@@ -62,11 +62,11 @@ def test_both_are_asked_the_same_and_go_on_with_their_own_words(arena, client) -
     assert "".join(event["text"] for event in events if event.get("side") == tiny and "text" in event) == "rose red"
     assert {"side": plain, "ended": True} in events and events[-1] == {"done": True}
     say(client, battle, "And a blue one?")
-    asked = [arena.state.models[name].scheduler.requests for name in ("tiny", "plain")]
+    requested = [arena.state.models[name].scheduler.requests for name in ("tiny", "plain")]
     tokenizer = arena.state.models["tiny"].tokenizer
-    second = tokenizer.decode(list(asked[0][1].ids))
+    second = tokenizer.decode(list(requested[0][1].ids))
     assert "rose red" in second and "blue one" in second and "one two" not in second
-    assert len({one.seed for both in asked for one in both}) == 4
+    assert len({one.seed for both in requested for one in both}) == 4
     assert client.get(f"/api/battle/{battle}").json()["turns"][0][tiny] == "rose red"
 
 
@@ -75,15 +75,15 @@ def test_real_models_answer_through_their_schedulers(served, arena) -> None:
     client = client_of(arena)
     battle = begin(client)
     say(client, battle)
-    said = arena.battles[battle].turns[0]
-    assert said["left"] or said["right"]
+    answer = arena.battles[battle].turns[0]
+    assert answer["left"] or answer["right"]
     assert vote(client, battle, "tie").json()["new"] is True
 
 
 def test_a_vote_is_kept_with_all_that_was_said_and_only_then_are_names_told(arena, client) -> None:
     battle = begin(client)
-    told = json.dumps(say(client, battle)) + client.get(f"/api/battle/{battle}").text
-    assert "tiny" not in told and "plain" not in told
+    report = json.dumps(say(client, battle)) + client.get(f"/api/battle/{battle}").text
+    assert "tiny" not in report and "plain" not in report
     models = dict(arena.battles[battle].models)
     reply = vote(client, battle, "both_bad").json()
     assert (reply["new"], reply["vote"], reply["models"]) == (True, "both_bad", models)
@@ -249,9 +249,9 @@ def test_the_leaderboard_knows_every_vote(arena, client) -> None:
         battle = begin(client)
         say(client, battle)
         vote(client, battle, side_of(arena, battle, "tiny"))
-    found = client.get("/api/leaderboard").json()
-    assert [row["name"] for row in found["players"]] == ["tiny", "plain"]
-    assert found["battles"] == 6 and found["win_rates"]["tiny"]["plain"] == {"score": 1.0, "count": 6}
+    result = client.get("/api/leaderboard").json()
+    assert [row["name"] for row in result["players"]] == ["tiny", "plain"]
+    assert result["battles"] == 6 and result["win_rates"]["tiny"]["plain"] == {"score": 1.0, "count": 6}
     controlled = client.get("/api/leaderboard?length_controlled=true").json()
     assert controlled["length_worth"] is not None and controlled["terms"]["length_controlled"]
     arena.origins = {**arena.origins, "new": {}}

@@ -91,7 +91,7 @@ def test_a_ranking_is_kept_as_it_was_meant(place, ann):
     task = next_of(ann)
     assert set(task) == {"assignment", "kind", "former", "prompt", "completions", "ended", "seconds"}
     assert "secret" not in json.dumps(task), "who wrote an answer stays hidden"
-    said = {
+    answer = {
         "assignment": task["assignment"],
         "ranks": [5, 2, 2],
         "ratings": [1, None, 7],
@@ -99,28 +99,28 @@ def test_a_ranking_is_kept_as_it_was_meant(place, ann):
         "notes": ATTACKS[1],
         "seconds": 12.5,
     }
-    first = ann.post("/api/rank", json=said)
-    assert first.json() == ann.post("/api/rank", json=said).json() and first.status_code == 200
-    assert ann.post("/api/rank", json={**said, "ranks": [1, 2, 3]}).status_code == 409
+    first = ann.post("/api/rank", json=answer)
+    assert first.json() == ann.post("/api/rank", json=answer).json() and first.status_code == 200
+    assert ann.post("/api/rank", json={**answer, "ranks": [1, 2, 3]}).status_code == 409
     (event,) = place[0].events("ranking")
     kept = event.payload
     by_text = {text: place for place, text in enumerate(kept["completions"])}
     for shown, text in enumerate(task["completions"]):
         assert kept["ranking"][by_text[text]] == [3, 1, 1][shown]
-        assert kept["ratings"][by_text[text]] == said["ratings"][shown]
-        assert kept["flags"][by_text[text]] == sorted(set(said["flags"][shown]))
+        assert kept["ratings"][by_text[text]] == answer["ratings"][shown]
+        assert kept["flags"][by_text[text]] == sorted(set(answer["flags"][shown]))
     assert (kept["annotator"], kept["seconds"], kept["notes"]) == ("ann", 12.5, ATTACKS[1])
     assert kept["sources"][0]["model"] == "secret"
     former = ann.post("/api/undo", json={}).json()["task"]["former"]
-    assert former["ranks"] == [3, 1, 1] and former["ratings"] == said["ratings"]
+    assert former["ranks"] == [3, 1, 1] and former["ratings"] == answer["ratings"]
 
 
 def test_a_comparison_says_one_thing(ann, place):
     task = next_of(ann, "compare")
-    said = {"assignment": task["assignment"], "ranks": [2, 1], "strength": 3}
+    answer = {"assignment": task["assignment"], "ranks": [2, 1], "strength": 3}
     for wrong in ({"strength": -3}, {"strength": 0}, {"strength": 5}, {"ranks": [1, 1]}, {"ranks": [1, 2, 3]}):
-        assert ann.post("/api/rank", json={**said, **wrong}).status_code == 422
-    assert ann.post("/api/rank", json=said).status_code == 200
+        assert ann.post("/api/rank", json={**answer, **wrong}).status_code == 422
+    assert ann.post("/api/rank", json=answer).status_code == 200
     kept = place[0].events("ranking")[0].payload
     assert kept["strength"] == 3 and kept["ranking"][kept["shown_order"][1]] == 1
 
@@ -128,24 +128,24 @@ def test_a_comparison_says_one_thing(ann, place):
 def test_suggestions_are_recorded_with_what_became_of_them(ann, place):
     task = next_of(ann, "converse")
     about = {"assignment": task["assignment"]}
-    asked = {"role": "user", "content": "Hi?"}
+    request = {"role": "user", "content": "Hi?"}
     assert ann.post("/api/suggest", json={**about, "turns": []}).status_code == 422
-    made = [ann.post("/api/suggest", json={**about, "turns": [asked]}).json() for _ in range(3)]
-    assert [one["text"] for one in made] == ["suggestion 0", "suggestion 1", "suggestion 2"]
+    built = [ann.post("/api/suggest", json={**about, "turns": [request]}).json() for _ in range(3)]
+    assert [one["text"] for one in built] == ["suggestion 0", "suggestion 1", "suggestion 2"]
     turns = [
-        asked,
-        {"role": "assistant", "content": "suggestion 1", "suggestion": made[1]["suggestion"]},
+        request,
+        {"role": "assistant", "content": "suggestion 1", "suggestion": built[1]["suggestion"]},
         {"role": "user", "content": "And?"},
-        {"role": "assistant", "content": "suggestion 2, bettered", "suggestion": made[2]["suggestion"]},
+        {"role": "assistant", "content": "suggestion 2, bettered", "suggestion": built[2]["suggestion"]},
     ]
-    for wrong in ([asked, asked], [asked], [turns[1]], [*turns[:3], {**turns[3], "suggestion": 1}]):
+    for wrong in ([request, request], [request], [turns[1]], [*turns[:3], {**turns[3], "suggestion": 1}]):
         assert ann.post("/api/write", json={**about, "turns": wrong}).status_code == 422
     assert ann.post("/api/write", json={**about, "turns": turns}).status_code == 200
     kept = place[0].events("conversation")[0].payload
     assert [fate["kept"] for fate in kept["suggestions"]] == ["refused", "taken", "edited"]
     assert len(kept["messages"]) == 4
     former = ann.post("/api/undo", json={}).json()["task"]["former"]
-    assert former["turns"][3]["suggestion"] == made[2]["suggestion"]
+    assert former["turns"][3]["suggestion"] == built[2]["suggestion"]
     assert ann.post("/api/write", json={**about, "turns": former["turns"]}).status_code == 200
 
 
@@ -198,8 +198,8 @@ def test_attacks_in_every_field_are_text_or_refused(place, ann, attack):
     turns = [{"role": "assistant", "content": attack}]
     body = {"assignment": task["assignment"], "turns": turns, "notes": attack}
     assert ann.post("/api/write", json=body).status_code == 200
-    (made,) = store.demonstrations()
-    assert made.messages[-1].content == attack and store.events("demonstration")[0].payload["notes"] == attack
+    (built,) = store.demonstrations()
+    assert built.messages[-1].content == attack and store.events("demonstration")[0].payload["notes"] == attack
     assert ann.get(f"/{quote(attack, safe='')}").status_code in (200, 400, 404)
 
 

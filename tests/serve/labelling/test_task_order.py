@@ -24,9 +24,9 @@ def samples(tmp_path):
     rows = []
     for number, (colour, things) in enumerate(COLOURS.items()):
         for name in ("Ann", "Bo", "Cy"):
-            said = [f"{manner}: a {thing}, it is {colour}." for thing in things for manner in ("Gladly", "Grimly")]
-            asked = [{"role": "user", "content": f"{name} asks: name a {colour} thing."}]
-            rows.append({"prompt": asked, "completions": said[: 2 + number % 3]})
+            reply = [f"{manner}: a {thing}, it is {colour}." for thing in things for manner in ("Gladly", "Grimly")]
+            request = [{"role": "user", "content": f"{name} asks: name a {colour} thing."}]
+            rows.append({"prompt": request, "completions": reply[: 2 + number % 3]})
     rows[3]["completions"] = ["long " * 200, "short"]
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -50,22 +50,22 @@ def others(make_scalar_model, words, runtime):
 )
 def test_every_task_has_its_place(tasks, others, rule, monkeypatch):
     monkeypatch.setattr(task_order, "BATCH", 3)
-    found = task_order.order_tasks(tasks, rule, others, 0)
-    assert sorted(task.id for task in found) == sorted(task.id for task in tasks)
-    assert found != tasks
-    assert found == task_order.order_tasks(tasks, rule, others, 0)
+    result = task_order.order_tasks(tasks, rule, others, 0)
+    assert sorted(task.id for task in result) == sorted(task.id for task in tasks)
+    assert result != tasks
+    assert result == task_order.order_tasks(tasks, rule, others, 0)
     # kinds are asked for by the person: each has an order of its own
-    kinds = [task.kind for task in found]
+    kinds = [task.kind for task in result]
     assert kinds == sorted(kinds, key=list(dict.fromkeys(kinds)).index)
 
 
 def test_the_most_disputed_is_first(tasks, others):
     ranked = [task for task in tasks if task.kind == "rank"]
-    found = task_order.order_tasks(ranked, "disagreement", others, 0)
+    result = task_order.order_tasks(ranked, "disagreement", others, 0)
     p = torch.sigmoid(differences(ranked, others))
     disputed = [float(one.nanmean().nan_to_num(0)) for one in p.var(dim=0, unbiased=False)]
     assert len(set(disputed)) > 3
-    assert found == sorted(ranked, key=lambda task: -disputed[ranked.index(task)])
+    assert result == sorted(ranked, key=lambda task: -disputed[ranked.index(task)])
 
 
 def differences(tasks, rewards):
@@ -151,8 +151,8 @@ def test_a_wrong_reward_is_refused_with_the_grammar(spec, samples, tmp_path):
 def test_the_page_asks_in_that_order(samples, tmp_path):
     config = label.Config(data=(samples,), labels_db=tmp_path / "labels.db", query_strategy="coreset", seed=3)
     as_they_came = label.load_tasks(label.Config(data=(samples,), labels_db=config.labels_db, seed=3))
-    asked = label.load_tasks(config)
-    assert asked != as_they_came
-    assert {task.id for task in asked} == {task.id for task in as_they_came}
-    first = [task.prompt[0].content.split()[-2] for task in asked if task.kind == "demonstrate"][:4]
+    request = label.load_tasks(config)
+    assert request != as_they_came
+    assert {task.id for task in request} == {task.id for task in as_they_came}
+    first = [task.prompt[0].content.split()[-2] for task in request if task.kind == "demonstrate"][:4]
     assert sorted(first) == sorted(COLOURS)  # every colour once

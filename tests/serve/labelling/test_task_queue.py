@@ -156,12 +156,12 @@ def test_known_items_come_in_between_and_to_everybody(store, clock):
     tasks = [ranking(number) for number in range(8)] + [ranking(9, "calibration", (1.0, 2.0, 3.0, 4.0))]
     queue = queue_of(store, clock, *tasks, gold_every=3)
     for name in ("ann", "bo"):
-        seen = []
+        observed = []
         for _ in range(4):
             one = queue.next(name, "rank")
-            seen.append(one.task.purpose)
+            observed.append(one.task.purpose)
             answer(queue, one)
-        assert seen == ["label", "label", "calibration", "label"]
+        assert observed == ["label", "label", "calibration", "label"]
     assert queue.gold_accuracy("ann", "calibration") == 1.0
 
 

@@ -21,7 +21,7 @@ def samples(path, *rows):
     return path
 
 
-def asked(text):
+def request(text):
     return [{"role": "user", "content": text}]
 
 
@@ -29,11 +29,16 @@ def test_answers_of_several_models_to_a_prompt_come_together(tmp_path):
     (tmp_path / "one").mkdir()
     one = samples(
         tmp_path / "one" / "samples.jsonl",
-        {"prompt": asked("Hi"), "completions": ["a", "b", " ", "a"], "ended": [True, False, True, True], "model": "x"},
-        {"prompt": asked("Alone"), "completions": ["a", "a"], "model": "x"},
+        {
+            "prompt": request("Hi"),
+            "completions": ["a", "b", " ", "a"],
+            "ended": [True, False, True, True],
+            "model": "x",
+        },
+        {"prompt": request("Alone"), "completions": ["a", "a"], "model": "x"},
     )
     (tmp_path / "one" / "config.yaml").write_text("command: sample\nseed: 3\nsampling: {temperature: 0.5}\nrows: 4\n")
-    two = samples(tmp_path / "two.jsonl", {"prompt": asked("Hi"), "completions": ["c", "b"], "model": "y"})
+    two = samples(tmp_path / "two.jsonl", {"prompt": request("Hi"), "completions": ["c", "b"], "model": "y"})
     x, y = {"model": "x", "sampling": {"temperature": 0.5}, "seed": 3}, {"model": "y"}
     pooled = pool_samples([one, two])[(Message("user", "Hi"),)]
     assert list(pooled.candidates.values()) == [
@@ -76,7 +81,7 @@ def test_a_file_that_is_none_of_samples_is_refused(tmp_path, text, match):
 
 def test_a_text_that_two_models_gave_names_both(tmp_path):
     for name, texts in (("x", ["a", "b"]), ("y", ["b", "c"])):
-        samples(tmp_path / f"{name}.jsonl", {"prompt": asked("Hi"), "completions": texts, "model": name})
+        samples(tmp_path / f"{name}.jsonl", {"prompt": request("Hi"), "completions": texts, "model": name})
     (task,) = read_tasks([tmp_path / "x.jsonl", tmp_path / "y.jsonl"], ("rank",), 6, overlap=0.0)
     origins = {
         text: [source["model"] for source in (first, *others)]
@@ -93,7 +98,7 @@ def test_items_of_known_order_are_read_from_rankings(files):
 
 def test_some_comparisons_come_a_second_time_later(tmp_path):
     file = samples(
-        tmp_path / "samples.jsonl", *({"prompt": asked(f"{n}?"), "completions": ["a", "b"]} for n in range(30))
+        tmp_path / "samples.jsonl", *({"prompt": request(f"{n}?"), "completions": ["a", "b"]} for n in range(30))
     )
     tasks = read_tasks([file], ("compare", "demonstrate"), 6, overlap=0.0)
     assert with_repeats(tasks, 0) == tasks

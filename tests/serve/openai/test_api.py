@@ -26,10 +26,10 @@ def expected(folder: Path, seed: int, samples: int, **settings: Any) -> list[Any
     decoder, tokenizer = pretrained.load_decoder(folder), Tokenizer.load(folder)
     prompt = render_prompt(tokenizer, [Message("user", ASKED[0]["content"])])
     sampling = Sampling(max_new_tokens=24, **settings)
-    made = generate(
+    built = generate(
         decoder, [prompt], sampling, eos_id=tokenizer.eos_id, seeds=[seed], samples=samples, decode=tokenizer.decode
     )
-    return made[0]
+    return built[0]
 
 
 def test_the_models_are_listed(client: openai.OpenAI) -> None:
@@ -51,15 +51,15 @@ def test_a_reward_model_is_listed_where_it_is_of_use(client: openai.OpenAI, http
 
 
 def test_a_chat_is_what_the_model_says(client: openai.OpenAI, assistant: Path) -> None:
-    made = client.chat.completions.create(model="tiny", messages=ASKED, seed=5, n=3, temperature=0.9, top_p=0.8)
+    built = client.chat.completions.create(model="tiny", messages=ASKED, seed=5, n=3, temperature=0.9, top_p=0.8)
     apart = expected(assistant, 5, 3, temperature=0.9, top_p=0.8)
-    assert [choice.message.content for choice in made.choices] == [one.text for one in apart]
-    assert [choice.index for choice in made.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in built.choices] == [one.text for one in apart]
+    assert [choice.index for choice in built.choices] == [0, 1, 2]
     ends = ["length" if one.finish_reason == "length" else "stop" for one in apart]
-    assert [choice.finish_reason for choice in made.choices] == ends
-    assert made.usage is not None
-    assert made.usage.completion_tokens == sum(len(one.ids) for one in apart)
-    assert made.usage.total_tokens == made.usage.prompt_tokens + made.usage.completion_tokens
+    assert [choice.finish_reason for choice in built.choices] == ends
+    assert built.usage is not None
+    assert built.usage.completion_tokens == sum(len(one.ids) for one in apart)
+    assert built.usage.total_tokens == built.usage.prompt_tokens + built.usage.completion_tokens
 
 
 def test_a_stop_string_ends_an_answer(client: openai.OpenAI) -> None:
@@ -73,28 +73,28 @@ def test_a_stop_string_ends_an_answer(client: openai.OpenAI) -> None:
 
 
 def test_logprobs_are_those_of_the_draw(client: openai.OpenAI, assistant: Path) -> None:
-    made = client.chat.completions.create(
+    built = client.chat.completions.create(
         model="tiny", messages=ASKED, temperature=0, logprobs=True, top_logprobs=2, max_completion_tokens=6
     )
     apart = expected(assistant, 0, 1, temperature=0)[0]
-    assert made.choices[0].logprobs is not None
-    rows = made.choices[0].logprobs.content or []
+    assert built.choices[0].logprobs is not None
+    rows = built.choices[0].logprobs.content or []
     assert [row.logprob for row in rows] == pytest.approx(apart.logps[: len(rows)], abs=1e-4)
     assert 3 < len(rows) <= 6
     assert all(len(row.top_logprobs) == 2 for row in rows)
-    assert "".join(row.token for row in rows) == made.choices[0].message.content
+    assert "".join(row.token for row in rows) == built.choices[0].message.content
 
 
 def test_a_text_is_continued(client: openai.OpenAI) -> None:
-    made = client.completions.create(
+    built = client.completions.create(
         model="plain", prompt=["The rose", "The sea"], max_tokens=5, n=2, seed=1, logprobs=1
     )
-    assert [choice.index for choice in made.choices] == [0, 1, 2, 3]
+    assert [choice.index for choice in built.choices] == [0, 1, 2, 3]
     alone = client.completions.create(model="plain", prompt="The rose", max_tokens=5, n=2, seed=1)
-    assert [choice.text for choice in made.choices[:2]] == [choice.text for choice in alone.choices]
-    logprobs = made.choices[0].logprobs
+    assert [choice.text for choice in built.choices[:2]] == [choice.text for choice in alone.choices]
+    logprobs = built.choices[0].logprobs
     assert logprobs is not None and logprobs.tokens is not None
-    assert "".join(token for token in logprobs.tokens if token != "<|eos|>") == made.choices[0].text
+    assert "".join(token for token in logprobs.tokens if token != "<|eos|>") == built.choices[0].text
     streamed = client.completions.create(model="plain", prompt="The rose", max_tokens=5, seed=1, stream=True)
     assert "".join(chunk.choices[0].text for chunk in streamed) == alone.choices[0].text
 
@@ -111,17 +111,17 @@ def test_a_stream_ends_with_the_log_probabilities(client: openai.OpenAI) -> None
 
 
 def test_the_seed_decides_what_is_said_and_its_absence_does_not(client: openai.OpenAI) -> None:
-    def said(**settings: Any) -> str | None:
-        made = client.chat.completions.create(model="tiny", messages=ASKED, temperature=1.5, **settings)
-        return made.choices[0].message.content
+    def answer(**settings: Any) -> str | None:
+        built = client.chat.completions.create(model="tiny", messages=ASKED, temperature=1.5, **settings)
+        return built.choices[0].message.content
 
-    assert said(seed=1) == said(seed=1)
-    assert len({said(seed=seed) for seed in range(4)}) > 1 and len({said() for _ in range(4)}) > 1
+    assert answer(seed=1) == answer(seed=1)
+    assert len({answer(seed=seed) for seed in range(4)}) > 1 and len({answer() for _ in range(4)}) > 1
 
 
 def test_a_base_model_chats_as_a_transcript(client: openai.OpenAI) -> None:
-    said = client.chat.completions.create(model="plain", messages=ASKED, seed=0).choices[0].message.content or ""
-    assert said == said.strip() and "\n\n" not in said
+    answer = client.chat.completions.create(model="plain", messages=ASKED, seed=0).choices[0].message.content or ""
+    assert answer == answer.strip() and "\n\n" not in answer
 
 
 def test_mistakes_are_errors_of_the_api(client: openai.OpenAI) -> None:

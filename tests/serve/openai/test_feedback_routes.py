@@ -20,8 +20,8 @@ def test_what_people_say_is_kept_once(served, http: httpx.Client) -> None:
     assert event.payload["up"] is False and event.payload["annotator"] == "owner"
     ranking = {"id": "r1", "messages": ASKED, "completions": ["a", "b", "c"], "ranking": [2, 1, 2]}
     assert http.post("/feedback/ranking", json=ranking).json()["new"]
-    [kept] = [kept for kept in served.store.rankings() if kept.id == "serve-r1"]
-    assert kept.ranks == (2, 1, 2) and kept.completions == ("a", "b", "c")
+    [stored] = [stored for stored in served.store.rankings() if stored.id == "serve-r1"]
+    assert stored.ranks == (2, 1, 2) and stored.completions == ("a", "b", "c")
     assert http.post("/feedback/ranking", json={**ranking, "id": "r2", "ranking": [1, 2]}).status_code == 400
     assert http.post("/feedback/thumb", json={**thumb, "messages": ASKED}).status_code == 400
 
@@ -42,15 +42,15 @@ def of(state: AppState, person: str) -> TestClient:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacks_are_kept_as_text(state: AppState, attack: str) -> None:
-    said = [{"role": "user", "content": attack}]
-    thumb = {"id": "t1", "model": attack, "messages": [*said, {"role": "assistant", "content": attack}], "up": True}
-    ranking = {"id": "r1", "messages": said, "completions": [attack, "b"], "ranking": [1, 2], "models": [attack, "b"]}
+    answer = [{"role": "user", "content": attack}]
+    thumb = {"id": "t1", "model": attack, "messages": [*answer, {"role": "assistant", "content": attack}], "up": True}
+    ranking = {"id": "r1", "messages": answer, "completions": [attack, "b"], "ranking": [1, 2], "models": [attack, "b"]}
     assert of(state, "ann").post("/feedback/thumb", json=thumb).json() == {"event": 1, "new": True}
     assert of(state, "ann").post("/feedback/ranking", json=ranking).json() == {"event": 2, "new": True}
     assert state.store is not None
     assert state.store.events("thumb")[0].payload["messages"][1]["content"] == attack
-    (kept,) = state.store.rankings()
-    assert kept.completions == (attack, "b") and kept.prompt[0].content == attack
+    (stored,) = state.store.rankings()
+    assert stored.completions == (attack, "b") and stored.prompt[0].content == attack
     assert of(state, "ann").post("/feedback/thumb", json={**thumb, "id": attack}).status_code == 400
 
 

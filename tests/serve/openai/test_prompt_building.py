@@ -39,11 +39,11 @@ def turn(role: Any, content: str = "a") -> Turn:
 
 
 def test_a_conversation_waits_for_the_assistant() -> None:
-    said = [turn("system"), turn("user"), turn("assistant"), turn("user", "b")]
-    assert prompt_messages(said)[-1] == Message("user", "b")
+    answer = [turn("system"), turn("user"), turn("assistant"), turn("user", "b")]
+    assert prompt_messages(answer)[-1] == Message("user", "b")
     with pytest.raises(APIError, match="two system messages: one system message may come first"):
         prompt_messages([turn("system"), turn("developer"), turn("user")])
-    for wrong in (said[:3], said[:1], [turn("user"), turn("system"), turn("user")]):
+    for wrong in (answer[:3], answer[:1], [turn("user"), turn("system"), turn("user")]):
         with pytest.raises(APIError) as refused:
             prompt_messages(wrong)
         assert (refused.value.status, refused.value.param) == (400, "messages")
@@ -148,8 +148,8 @@ def test_what_the_model_cannot_read_is_refused(reader: Any, words: Tokenizer) ->
 
 def test_what_lies_too_far_back_is_dropped_in_pairs_at_once(reader: Any) -> None:
     turns = [Message("user" if i % 2 == 0 else "assistant", "a") for i in range(1001)]
-    kept = len(turns) - min_dropped_turns(turns, reader)
-    assert 8 <= kept <= 9 and min_dropped_turns(turns, reader) % 2 == 0
+    stored = len(turns) - min_dropped_turns(turns, reader)
+    assert 8 <= stored <= 9 and min_dropped_turns(turns, reader) % 2 == 0
     assert min_dropped_turns(turns[:8], reader) == min_dropped_turns([], reader) == 0
     assert min_dropped_turns([turns[0], Message("assistant", "a rose " * 50)], reader) == 2
 

@@ -28,15 +28,15 @@ def completion_of(words: Tokenizer, text: str) -> Completion:
 
 
 def test_each_token_has_its_place_and_the_end_is_no_text(words: Tokenizer) -> None:
-    made = completion_of(words, "a rose is red")
-    logprobs = TextFormat(True).logprobs(words, made)
+    built = completion_of(words, "a rose is red")
+    logprobs = TextFormat(True).logprobs(words, built)
     assert "".join(logprobs["tokens"][:-1]) == "a rose is red"
     for token, place in zip(logprobs["tokens"][:-1], logprobs["text_offset"]):
         assert "a rose is red"[place:].startswith(token)
     assert (logprobs["tokens"][-1], logprobs["text_offset"][-1]) == (words.eos, len("a rose is red"))
-    assert logprobs["token_logprobs"] == made.logps
+    assert logprobs["token_logprobs"] == built.logps
     assert logprobs["top_logprobs"][1] == {logprobs["tokens"][1]: -1.0}
-    rows = ChatFormat(True).logprobs(words, made)["content"]
+    rows = ChatFormat(True).logprobs(words, built)["content"]
     assert [row["token"] for row in rows] == logprobs["tokens"][:-1]
     assert b"".join(bytes(row["bytes"]) for row in rows) == b"a rose is red"
     assert rows[2]["top_logprobs"] == [{"token": rows[2]["token"], "logprob": -2.0, "bytes": rows[2]["bytes"]}]
@@ -46,12 +46,12 @@ def test_parts_of_a_character_are_told_apart_by_their_bytes() -> None:
     ids = BYTES.encode(f"{FACE} a")
     rival = BYTES.encode("é")[0]
     top_logprobs = [[(ids[0], -0.1), (rival, -2.5)], *([(token, -0.1)] for token in ids[1:])]
-    made = Completion(ids, [-0.1] * len(ids), "length", BYTES.decode(ids), top_logprobs)
-    logprobs = TextFormat(True).logprobs(BYTES, made)
+    built = Completion(ids, [-0.1] * len(ids), "length", BYTES.decode(ids), top_logprobs)
+    logprobs = TextFormat(True).logprobs(BYTES, built)
     assert logprobs["tokens"] == [r"bytes:\xf0", r"bytes:\x9f", r"bytes:\x99", r"bytes:\x82", " ", "a"]
     assert logprobs["text_offset"] == [0, 0, 0, 0, 1, 2]
     assert logprobs["top_logprobs"][0] == {r"bytes:\xf0": -0.1, r"bytes:\xc3": -2.5}
-    rows = ChatFormat(True).logprobs(BYTES, made)["content"]
+    rows = ChatFormat(True).logprobs(BYTES, built)["content"]
     assert b"".join(bytes(row["bytes"]) for row in rows).decode() == f"{FACE} a"
     assert rows[0]["top_logprobs"] == [token_entry(BYTES, ids[0], -0.1), token_entry(BYTES, rival, -2.5)]
     assert (rows[0]["token"], rows[0]["bytes"]) == (r"\xf0", [0xF0])
@@ -93,20 +93,20 @@ def test_two_ids_of_one_name_both_keep_their_entry() -> None:
 
 
 def test_a_prompt_is_given_back_with_its_tokens_before_the_answers(words: Tokenizer) -> None:
-    prompt, made = words.encode("a rose"), completion_of(words, " is red")
+    prompt, built = words.encode("a rose"), completion_of(words, " is red")
     logps = [-0.5] * (len(prompt) - 1)
-    scored = Completion(**{**vars(made), "prompt_logprobs": PromptLogprobs(logps, [[(7, -0.25)] for _ in logps])})
+    scored = Completion(**{**vars(built), "prompt_logprobs": PromptLogprobs(logps, [[(7, -0.25)] for _ in logps])})
     form = TextFormat(True, echo=True)
     logprobs = form.logprobs(words, scored, prompt)
     assert form.echoed_text(words, prompt) == "a rose" and form.opening(words, prompt) == {"text": "a rose"}
     assert "".join(logprobs["tokens"][:-1]) == "a rose is red"
-    assert logprobs["token_logprobs"] == [None, *logps, *made.logps]
+    assert logprobs["token_logprobs"] == [None, *logps, *built.logps]
     assert logprobs["top_logprobs"][0] is None and logprobs["top_logprobs"][1][token_name(words, 7)] == -0.25
     assert logprobs["text_offset"][len(prompt) :] == [
-        len("a rose") + place for place in TextFormat(True).logprobs(words, made)["text_offset"]
+        len("a rose") + place for place in TextFormat(True).logprobs(words, built)["text_offset"]
     ]
     with_bos = Completion(
-        **{**vars(made), "prompt_logprobs": PromptLogprobs([-0.75, *logps], [[], *([] for _ in logps)])}
+        **{**vars(built), "prompt_logprobs": PromptLogprobs([-0.75, *logps], [[], *([] for _ in logps)])}
     )
     logprobs = TextFormat(True, echo=True, added=1).logprobs(words, with_bos, [words.bos_id, *prompt])
     assert logprobs["tokens"][: len(prompt)] == [words.decode([token]) for token in prompt]

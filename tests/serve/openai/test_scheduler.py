@@ -45,10 +45,10 @@ def scheduler(decoder: Decoder, words: Tokenizer, runtime: Runtime) -> Iterator[
 class Listener:
     """What was told of a request."""
 
-    def __init__(self, scheduler: Scheduler, asked: GenerationRequest):
+    def __init__(self, scheduler: Scheduler, requested: GenerationRequest):
         self.news: queue.Queue[StreamEvent] = queue.Queue()
-        self.request: ActiveRequest = scheduler.submit(asked, self.news.put)
-        self.samples = asked.samples
+        self.request: ActiveRequest = scheduler.submit(requested, self.news.put)
+        self.samples = requested.samples
 
     def answers(self) -> dict[int, tuple[str, Finished]]:
         """By sample: the pieces joined, and how it ended."""
@@ -74,14 +74,14 @@ def test_answers_are_those_of_the_engine_whoever_else_asks(
 ) -> None:
     texts = ["name a red thing", "a leaf is", "the sea, the sky", "milk", "a long one about snow and swans"]
     settings = [WARM, Sampling(temperature=0, max_new_tokens=9), Sampling(1.3, top_k=5, max_new_tokens=12)]
-    asked = [
+    requested = [
         GenerationRequest(
             words.encode(text), settings[i % 3], seed=i, samples=1 + i % 2, stop=("e ",) if i == 2 else ()
         )
         for i, text in enumerate(texts)
     ]
-    listeners = [Listener(scheduler, one) for one in asked]
-    for one, listener in zip(asked, listeners):
+    listeners = [Listener(scheduler, one) for one in requested]
+    for one, listener in zip(requested, listeners):
         apart = generate(
             decoder, [one.ids], one.sampling, eos_id=words.eos_id, seeds=[one.seed], samples=one.samples,
             stop=one.stop, decode=words.decode,
@@ -91,7 +91,7 @@ def test_answers_are_those_of_the_engine_whoever_else_asks(
             assert text == ended.completion.text == apart[sample].text
             assert ended.completion.finish_reason == apart[sample].finish_reason
     until(lambda: scheduler.pending == 0)
-    assert scheduler.counts.answers == sum(one.samples for one in asked)
+    assert scheduler.counts.answers == sum(one.samples for one in requested)
 
 
 def test_the_likeliest_tokens_hold_the_greedy_one(scheduler: Scheduler, words: Tokenizer) -> None:
@@ -99,9 +99,9 @@ def test_the_likeliest_tokens_hold_the_greedy_one(scheduler: Scheduler, words: T
     beside = Listener(scheduler, GenerationRequest(words.encode("a rose is"), WARM, 0))
     [(_, ended)] = Listener(scheduler, greedy).answers().values()
     assert beside.answers()[0][1].completion.top_logprobs is None
-    found = ended.completion.top_logprobs
-    assert found is not None and len(found) == len(ended.completion.ids)
-    for token, logp, best in zip(ended.completion.ids, ended.completion.logps, found):
+    result = ended.completion.top_logprobs
+    assert result is not None and len(result) == len(ended.completion.ids)
+    for token, logp, best in zip(ended.completion.ids, ended.completion.logps, result):
         assert len(best) == 3 and best[0][0] == token
         assert best[0][1] == pytest.approx(logp, abs=1e-5)
         assert best[0][1] >= best[1][1] >= best[2][1]
@@ -113,15 +113,15 @@ def test_a_prompt_is_scored_on_request_and_its_neighbours_are_not(
     rows = [words.encode(text) for text in ("a rose is red", "milk and snow, and a swan", "the sea")]
     settings = Sampling(temperature=0, max_new_tokens=6)
     scored = [GenerationRequest(ids, settings, 0, samples=1 + i, prompt_logprobs=i != 1) for i, ids in enumerate(rows)]
-    for asked, listener in zip(scored, [Listener(scheduler, one) for one in scored]):
+    for requested, listener in zip(scored, [Listener(scheduler, one) for one in scored]):
         answers = listener.answers()
-        apart = Listener(scheduler, replace(asked, prompt_logprobs=False)).answers()
+        apart = Listener(scheduler, replace(requested, prompt_logprobs=False)).answers()
         for sample, (text, ended) in answers.items():
             assert text == apart[sample][0] and apart[sample][1].completion.prompt_logprobs is None
             prompt = ended.completion.prompt_logprobs
-            assert (prompt is not None) == asked.prompt_logprobs
+            assert (prompt is not None) == requested.prompt_logprobs
             if prompt is not None:
-                expected = logprobs_of(decoder, list(asked.ids))
+                expected = logprobs_of(decoder, list(requested.ids))
                 assert prompt.logps == pytest.approx(expected, abs=1e-4)
                 assert prompt.top_logprobs == [[] for _ in expected]
 
@@ -138,16 +138,16 @@ def test_a_prompt_alone_may_fill_the_context_and_nothing_is_drawn(
     scheduler: Scheduler, decoder: Decoder, words: Tokenizer
 ) -> None:
     ids = [6 + i for i in range(decoder.config.context_length)]
-    asked = GenerationRequest(ids, WARM, 0, samples=2, top_logprobs=1, prompt_logprobs=True, prompt_only=True)
+    requested = GenerationRequest(ids, WARM, 0, samples=2, top_logprobs=1, prompt_logprobs=True, prompt_only=True)
     before = scheduler.counts.completion_tokens
-    for text, ended in Listener(scheduler, asked).answers().values():
+    for text, ended in Listener(scheduler, requested).answers().values():
         assert text == "" and ended.completion.ids == [] and ended.completion.finish_reason == "length"
         assert ended.completion.prompt_logprobs is not None
         assert ended.completion.prompt_logprobs.logps == pytest.approx(logprobs_of(decoder, ids), abs=1e-4)
         assert len(ended.completion.prompt_logprobs.top_logprobs) == len(ids) - 1
     assert scheduler.counts.completion_tokens == before
     with pytest.raises(InputError, match="leaves no room"):
-        Listener(scheduler, replace(asked, ids=[*ids, 6]))
+        Listener(scheduler, replace(requested, ids=[*ids, 6]))
     assert Listener(scheduler, GenerationRequest(words.encode("snow"), WARM, 0)).answers()
 
 
@@ -167,27 +167,27 @@ def test_beyond_the_queue_requests_are_refused_at_once(
     scheduler: Scheduler, words: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = slowly(scheduler, monkeypatch)
-    asked = GenerationRequest(words.encode("snow"), WARM, 0, samples=2)
-    accepted = [Listener(scheduler, asked) for _ in range(4)]
+    requested = GenerationRequest(words.encode("snow"), WARM, 0, samples=2)
+    accepted = [Listener(scheduler, requested) for _ in range(4)]
     with pytest.raises(QueueFull) as busy:
-        Listener(scheduler, asked)
+        Listener(scheduler, requested)
     assert 1 <= busy.value.retry_after <= 60
     assert scheduler.counts.refused == 1
     gate.set()
     for listener in accepted:
         assert len(listener.answers()) == 2
-    Listener(scheduler, asked).answers()
+    Listener(scheduler, requested).answers()
 
 
 def test_a_cancelled_request_frees_its_rows(
     scheduler: Scheduler, words: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = slowly(scheduler, monkeypatch)
-    asked = GenerationRequest(words.encode("snow"), WARM, 0, samples=4)
-    first, waiting = Listener(scheduler, asked), Listener(scheduler, asked)
+    requested = GenerationRequest(words.encode("snow"), WARM, 0, samples=4)
+    first, waiting = Listener(scheduler, requested), Listener(scheduler, requested)
     scheduler.cancel(first.request)
     scheduler.cancel(waiting.request)
-    third = Listener(scheduler, asked)
+    third = Listener(scheduler, requested)
     gate.set()
     assert len(third.answers()) == 4
     until(lambda: scheduler.pending == 0)
@@ -198,17 +198,17 @@ def test_a_cancelled_request_frees_its_rows(
 def test_a_failing_model_fails_what_runs_and_goes_on(
     scheduler: Scheduler, words: Tokenizer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked = GenerationRequest(words.encode("snow"), WARM, 0)
+    requested = GenerationRequest(words.encode("snow"), WARM, 0)
     with monkeypatch.context() as broken:
 
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("out of memory")
 
         broken.setattr(scheduler.decoder, "forward", fail)
-        listener = Listener(scheduler, asked)
+        listener = Listener(scheduler, requested)
         assert listener.news.get(timeout=10) == Failed("the model failed; the server's log says why")
     assert "RuntimeError: out of memory" in capfd.readouterr().err
-    assert Listener(scheduler, asked).answers()
+    assert Listener(scheduler, requested).answers()
 
 
 def test_what_can_never_be_answered_is_refused(scheduler: Scheduler, words: Tokenizer) -> None:

@@ -77,8 +77,8 @@ def test_overload_is_told_with_when_to_come_back(served, client, monkeypatch) ->
 def test_a_client_that_goes_frees_its_rows(served, http: httpx.Client, monkeypatch, stream: bool) -> None:
     gate, before = slow_down(served, monkeypatch), served.scheduler.counts.cancelled
     body = {"model": "tiny", "messages": ASKED, "n": 8, "stream": stream}
-    asked = httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=0.3)
-    with pytest.raises(httpx.ReadTimeout), asked as reply:
+    request = httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=0.3)
+    with pytest.raises(httpx.ReadTimeout), request as reply:
         for _ in reply.iter_lines():
             pass
     until(lambda: served.scheduler.pending == 0)
@@ -88,12 +88,12 @@ def test_a_client_that_goes_frees_its_rows(served, http: httpx.Client, monkeypat
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_who_goes_while_waiting_frees_the_place(served, client: openai.OpenAI, monkeypatch, stream: bool) -> None:
-    gate, asked = slow_down(served, monkeypatch), {"model": "tiny", "messages": ASKED, "n": 8}
-    first = threading.Thread(target=client.chat.completions.create, kwargs=asked)
+    gate, request = slow_down(served, monkeypatch), {"model": "tiny", "messages": ASKED, "n": 8}
+    first = threading.Thread(target=client.chat.completions.create, kwargs=request)
     first.start()
     until(lambda: served.scheduler.pending == 8)
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{served.url}/v1/chat/completions", json={**asked, "stream": stream}, timeout=0.3)
+        httpx.post(f"{served.url}/v1/chat/completions", json={**request, "stream": stream}, timeout=0.3)
     until(lambda: served.scheduler.pending == 8)
     assert first.is_alive()
     gate.set()
