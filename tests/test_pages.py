@@ -109,7 +109,7 @@ def desk(
     (tmp_path / "models").mkdir()
     (tmp_path / "runs" / "sample").mkdir(parents=True)
     shutil.copytree(assistant, tmp_path / "models" / "smollm2")
-    runs = {"pretrain": base, "sft": assistant, "ppo": assistant, "tokenizer": tokenizer_folder}
+    runs = {"pretrain": base, "sft": assistant, "ppo": assistant, "brief": assistant, "tokenizer": tokenizer_folder}
     runs |= {"reward": judge, "reward-2": judge, "sentiment": sentiment}
     for name, folder in runs.items():
         shutil.copytree(folder, tmp_path / "runs" / name)
