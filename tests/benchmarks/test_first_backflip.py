@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def walk() -> Any:
-    """The benchmark, with the repository's tests as modules."""
-    if importlib.util.find_spec("tests") is None:
-        pytest.skip("the tests are no package here")
-    from benchmarks import first_backflip
-
-    return first_backflip
+from benchmarks import first_backflip
 
 
 def clip(turns: float) -> str:
@@ -31,16 +19,18 @@ def clip(turns: float) -> str:
     return json.dumps({"scene": {}, "frames": frames.tolist()})
 
 
-def test_turns_in_a_clip(walk: Any) -> None:
-    assert walk.turns(clip(1.25)) == pytest.approx(1.25) and walk.turns(clip(-0.5)) == pytest.approx(-0.5)
+def test_turns_in_a_clip() -> None:
+    assert first_backflip.turns(clip(1.25)) == pytest.approx(1.25) and first_backflip.turns(
+        clip(-0.5)
+    ) == pytest.approx(-0.5)
 
 
 @pytest.mark.slow
-def test_the_guide_works_in_a_browser(walk: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if walk.CHROMIUM is None:
+def test_the_guide_works_in_a_browser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if first_backflip.CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    walk.main(labels=8, timesteps=4096, out=tmp_path / "run", pictures=tmp_path / "pictures", port=port)
+    first_backflip.main(labels=8, timesteps=4096, out=tmp_path / "run", pictures=tmp_path / "pictures", port=port)
     assert "8 labels" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"clips.png", "backflip.png"}

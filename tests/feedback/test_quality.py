@@ -15,7 +15,7 @@ def a_task(number, known=None):
     return Task(f"t{number}", "rank", PROMPT, texts, ({},) * 3, (True,) * 3, known, purpose)
 
 
-def said(queue, annotator, ranks_of, seconds=20.0):
+def label(queue, annotator, ranks_of, seconds=20.0):
     """Answer everything there is by a function of the task."""
     while (one := queue.next(annotator, "rank")) is not None:
         ranks = ranks_of(one.task)
@@ -39,9 +39,9 @@ def store(tmp_path):
     with Store(tmp_path / "labels.db") as store:
         tasks = [a_task(number) for number in range(10)] + [a_task(99, known=(1.0, 2.0, 2.0))]
         queue = TaskQueue(store, tasks, AssignmentPolicy(raters=3, gold_every=2), clock=lambda: 7200.0)
-        said(queue, "Ann", lambda task: [1, 2, 3])
-        said(queue, "Bo", lambda task: [1, 2, 3])
-        said(queue, "Cy", lambda task: [3, 2, 1] if task.id in ("t9", "t99") else [1, 2, 3])
+        label(queue, "Ann", lambda task: [1, 2, 3])
+        label(queue, "Bo", lambda task: [1, 2, 3])
+        label(queue, "Cy", lambda task: [3, 2, 1] if task.id in ("t9", "t99") else [1, 2, 3])
         yield store
 
 
@@ -64,8 +64,8 @@ def test_one_shared_task_says_little_of_how_people_agree(tmp_path):
     """One pair ordered alike and one not, of one task: no "50 % to 50 %", and no interval of any coefficient."""
     with Store(tmp_path / "labels.db") as store:
         queue = TaskQueue(store, [a_task(0)], AssignmentPolicy(raters=2), clock=lambda: 7200.0)
-        said(queue, "Ann", lambda task: [1, 2, 2])
-        said(queue, "Bo", lambda task: [2, 3, 1])
+        label(queue, "Ann", lambda task: [1, 2, 2])
+        label(queue, "Bo", lambda task: [2, 3, 1])
         result = quality.figures(store, score=lambda *_: [3.0, 2.0, 1.0])
         alike = result["agreement"]["pairwise"]
         assert (alike["share"], alike["n"]) == (0.5, 2) and alike["low"] < 0.1 and alike["high"] > 0.9
@@ -93,7 +93,7 @@ def test_disagreements_come_first_where_they_are_largest(store):
     (one,) = quality.figures(store)["disagreements"]
     assert one["completions"] == ["a9", "b9", "c9"]
     assert one["contrary"] == pytest.approx(6 / 9)
-    assert {said["annotator"]: said["ranks"] for said in one["said"]}["Cy"] == [3, 2, 1]
+    assert {each["annotator"]: each["ranks"] for each in one["said"]}["Cy"] == [3, 2, 1]
 
 
 def test_the_reward_model_is_compared_with_everybody(store):
@@ -116,8 +116,8 @@ def test_places_on_the_page_and_haste(tmp_path):
             )
             return [1 if i == order[0] else 2 for i in range(3)]
 
-        said(queue, "Dee", first)
-        said(queue, "Eva", lambda task: [1, 2, 3])
+        label(queue, "Dee", first)
+        label(queue, "Eva", lambda task: [1, 2, 3])
         (result,) = quality.positions(quality.rankings_of(store, store.active("ranking")))
         assert result["answers"] == 3 and result["expected"] == pytest.approx(1 / 3)
         assert result["places"][0]["share"] > 0.5 and result["places"][0]["low"] > 1 / 3

@@ -17,8 +17,8 @@ def a_run(folder: Path, stage: str, inputs: dict[str, Path], **options: object) 
     """A finished run that read these inputs, each with the hash it has now."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = {name: {"path": str(path), "sha256": hash_of(path)} for name, path in inputs.items()}
-    told = {"stage": stage, "inputs": facts, "versions": {"torch": "2"}}
-    (folder / "lineage.json").write_text(json.dumps(told))
+    note = {"stage": stage, "inputs": facts, "versions": {"torch": "2"}}
+    (folder / "lineage.json").write_text(json.dumps(note))
     (folder / "config.yaml").write_text(yaml.safe_dump({"command": stage, "out": str(folder), **options}))
     (folder / "finished.json").write_text(json.dumps({"stage": stage, "seconds": 1.5}))
     return folder
@@ -100,8 +100,8 @@ def test_relative_paths_are_found_from_anywhere(
     assert trace(Path("runs/deep/one")).sources[0].location == Path("raw.txt")
     monkeypatch.chdir(tmp_path)
     Path("raw.txt").write_text("another file of that name, which the run has never seen")
-    found = trace(Path("home/runs/deep/one")).sources[0]
-    assert found.state == "same" and found.location == home / "raw.txt"
+    source = trace(Path("home/runs/deep/one")).sources[0]
+    assert source.state == "same" and source.location == home / "raw.txt"
     assert f"(found at {home / 'raw.txt'})" in shown(Path("home/runs/deep/one"), capsys)[-1]
     (home / "raw.txt").unlink()
     assert trace(Path("home/runs/deep/one")).sources[0].state == "changed"
@@ -115,12 +115,12 @@ def test_a_circle_is_told_and_not_walked(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("{", "lineage.json is not readable"), ("[]", ""), ('{"inputs": 3}', ""), ("{}", "")]
+    ("text", "note"), [("{", "lineage.json is not readable"), ("[]", ""), ('{"inputs": 3}', ""), ("{}", "")]
 )
-def test_a_strange_lineage_is_told(runs: Path, capsys: pytest.CaptureFixture, text: str, told: str) -> None:
+def test_a_strange_lineage_is_told(runs: Path, capsys: pytest.CaptureFixture, text: str, note: str) -> None:
     (runs / "sft" / "lineage.json").write_text(text)
     model = trace(runs / "ppo").sources[0].made_by
-    assert model is not None and told in model.note and not model.sources
+    assert model is not None and note in model.note and not model.sources
     assert shown(runs / "ppo", capsys)
 
 
@@ -144,11 +144,11 @@ def test_exported_labels_lead_to_their_store(runs: Path) -> None:
 
 def test_it_is_printed_as_data(runs: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["lineage", str(runs / "ppo"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    note = json.loads(capsys.readouterr().out)
     keys = {"name", "path", "found", "sha256", "now", "state", "made_by"}
-    assert told["sources"][0].keys() == keys
-    assert told["stage"] == "ppo" and told["sources"][0]["made_by"]["sources"][0]["name"] == "model"
-    assert told["sources"][2]["path"] == str(runs / "raw.jsonl") and told["sources"][2]["made_by"] is None
+    assert note["sources"][0].keys() == keys
+    assert note["stage"] == "ppo" and note["sources"][0]["made_by"]["sources"][0]["name"] == "model"
+    assert note["sources"][2]["path"] == str(runs / "raw.jsonl") and note["sources"][2]["made_by"] is None
 
 
 def test_what_is_no_run_is_refused(runs: Path, tmp_path: Path) -> None:

@@ -77,15 +77,15 @@ def result() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("wins", "said"),
+    ("wins", "reply"),
     [(0.56, "rounds beat asking"), (0.52, "no difference can be told"), (0.44, "did not beat .* it did worse")],
 )
-def test_whether_rounds_were_worth_it_is_said_as_it_is(result: dict[str, Any], wins: float, said: str) -> None:
+def test_whether_rounds_were_worth_it_is_said_as_it_is(result: dict[str, Any], wins: float, reply: str) -> None:
     result["against"][-1]["sampled"]["preference"] = share(wins)
     lines = rounds_report.headline(result)
     assert lines[0] == "2 rounds, 400 rankings with 5,000 ordered pairs."
     assert "Round 2 is preferred to all at once" in lines[-1]
-    assert re.search(said, lines[-1])
+    assert re.search(reply, lines[-1])
     assert sum("Asking in rounds" in line for line in lines) == 1
 
 
@@ -101,8 +101,8 @@ def test_the_page_holds_the_numbers_and_fetches_nothing(result: dict[str, Any]) 
 def test_the_terminal_shows_the_same_tables(result: dict[str, Any], tmp_path: Path) -> None:
     console = Console(record=True, width=150, file=(tmp_path / "out").open("w"))
     rounds_report.print_rounds(result, tmp_path / "rounds.html", console)
-    said = (tmp_path / "out").read_text()
-    assert "round 2 over all at once" in said and "0.50 (0.40 to 0.60)" in said and "rounds.html" in said
+    reply = (tmp_path / "out").read_text()
+    assert "round 2 over all at once" in reply and "0.50 (0.40 to 0.60)" in reply and "rounds.html" in reply
 
 
 def test_nothing_is_made_of_what_was_not_measured(result: dict[str, Any]) -> None:
@@ -125,16 +125,16 @@ def answer(gold: float | None, reward: float | None) -> dict[str, Any]:
 
 
 def test_the_reward_model_sides_with_gold_where_both_tell_a_difference() -> None:
-    said = [
+    reply = [
         (answer(0, 0), answer(1, 2)),  # with it
         (answer(0, 0), answer(-1, 2)),  # against it
         (answer(1, 1), answer(0, 0)),  # with it
         (answer(0, 1), answer(0, 2)),  # gold tells none
         (answer(None, 1), answer(0, 2)),
     ]
-    report = rounds_report.reward_agreement(said)
+    report = rounds_report.reward_agreement(reply)
     assert report is not None and report["wins"] == pytest.approx(2 / 3) and report["n"] == 3
-    assert rounds_report.reward_agreement(said[3:]) is None
+    assert rounds_report.reward_agreement(reply[3:]) is None
 
 
 def test_who_is_compared() -> None:

@@ -33,10 +33,10 @@ def verified(capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, dict[str
 
     def verify(folder: Path, *options: str) -> tuple[int, dict[str, str], str]:
         code = cli.main(["verify", str(folder), *options])
-        told = capsys.readouterr()
-        lines = [line.partition(" ") for line in told.out.splitlines()]
+        report = capsys.readouterr()
+        lines = [line.partition(" ") for line in report.out.splitlines()]
         states = {rest.strip().partition(":")[0]: state for state, _, rest in lines}
-        return code, states, told.out + told.err
+        return code, states, report.out + report.err
 
     return verify
 
@@ -72,7 +72,7 @@ def test_the_number_of_threads_is_that_of_then(assistant: Path, verified: Callab
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "report"),
     [
         (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is gone"),
         (lambda run: (run / "config.yaml").open("a").write("\n"), "bytes and had"),
@@ -82,12 +82,12 @@ def test_the_number_of_threads_is_that_of_then(assistant: Path, verified: Callab
     ],
 )
 def test_a_changed_file_is_named(
-    assistant: Path, a_copy: Callable, verified: Callable, spoil: Callable[[Path], Any], told: str
+    assistant: Path, a_copy: Callable, verified: Callable, spoil: Callable[[Path], Any], report: str
 ) -> None:
     run = a_copy(assistant)
     spoil(run)
     code, states, text = verified(run)
-    assert code == 2 and states["manifest"] == "bad" and told in text
+    assert code == 2 and states["manifest"] == "bad" and report in text
     assert text.splitlines()[-1].startswith(f"amenable: {run}: is not what it was: manifest")
 
 

@@ -38,7 +38,7 @@ class Browser:
         os.close(theirs_in)
         os.close(theirs_out)
         self.reading, self.writing, self.number, self.session = os.fdopen(ours_in, "rb"), ours_out, 0, ""
-        self.said: list[Any] = []
+        self.messages: list[Any] = []
         pages = [one for one in self.ask("Target.getTargets")["targetInfos"] if one["type"] == "page"]
         page = pages[0]["targetId"] if pages else self.ask("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
@@ -56,7 +56,7 @@ class Browser:
             report, about = reply.get("method"), reply.get("params", {})
             mistake = about.get("entry", {}).get("source") not in ("network", "recommendation")
             if report in ("Runtime.exceptionThrown", "Log.entryAdded") and mistake:
-                self.said.append(about)
+                self.messages.append(about)
             if reply.get("id") == self.number:
                 assert "error" not in reply, reply
                 return reply["result"]
@@ -119,9 +119,9 @@ def page(browser: Browser, served: Any) -> Iterator[Browser]:
     mine = "Object.keys(localStorage).filter((key) => key.startsWith('amenable-chat'))"
     browser.js(f"{mine}.forEach((key) => localStorage.removeItem(key))")
     browser.go(served.url)
-    browser.said.clear()
+    browser.messages.clear()
     yield browser
-    assert not browser.said, browser.said
+    assert not browser.messages, browser.messages
 
 
 def test_a_conversation_stays_and_can_be_edited(page: Browser, served: Any) -> None:
@@ -231,10 +231,10 @@ def test_two_tabs_keep_each_others_messages(page: Browser, served: Any) -> None:
     page.say("Ida asks: name a blue thing.")
     page.answered(2)
     stored = page.js(CHATS)
-    said = [[turn["content"] for turn in one["turns"] if turn["role"] == "user"] for one in stored]
-    assert sorted(map(len, said)) == [1, 2, 2]
-    assert ["Hal asks: name a red thing.", "From the other tab."] in said
-    assert ["Hal asks: name a red thing.", "Ida asks: name a blue thing."] in said
+    questions = [[turn["content"] for turn in chat["turns"] if turn["role"] == "user"] for chat in stored]
+    assert sorted(map(len, questions)) == [1, 2, 2]
+    assert ["Hal asks: name a red thing.", "From the other tab."] in questions
+    assert ["Hal asks: name a red thing.", "Ida asks: name a blue thing."] in questions
 
 
 def test_what_another_tab_keeps_is_shown(page: Browser, served: Any) -> None:

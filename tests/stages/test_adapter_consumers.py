@@ -287,19 +287,19 @@ def test_the_arenas_hash_of_an_adapter_is_of_its_scale_and_base_too(policy: Fold
 def test_chat(policy: Folders, second: Folders, runtime: Runtime) -> None:
     class Frontend:
         def __init__(self) -> None:
-            self.said: list[str] = []
+            self.answers: list[str] = []
 
         def note(self, text: str) -> None: ...
 
         def answer(self, names: Any, streams: Any) -> list[str]:
-            self.said += (answers := ["".join(stream) for stream in streams])
+            self.answers += (answers := ["".join(stream) for stream in streams])
             return answers
 
     def answer(folder: Path) -> str:
         frontend = Frontend()
         models = load_models([(None, folder), (None, second.adapter)], runtime)
         Chat(models, Sampling(temperature=0, max_new_tokens=12)).send(MESSAGES[0].content, frontend)  # type: ignore
-        return frontend.said[0]
+        return frontend.answers[0]
 
     agree(answer, policy)
 
@@ -356,9 +356,9 @@ def test_verify_runs_the_adapter_on_its_base(
 
 def test_inspect_names_rank_layers_and_base(policy: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     assert inspect.run(inspect.Config(policy.adapter)) == policy.adapter
-    said = capsys.readouterr().out
+    lines = capsys.readouterr().out
     assert (
-        f"LoRA of rank 4, alpha 8, on down_proj gate_proj k_proj o_proj q_proj up_proj v_proj of {policy.base}" in said
+        f"LoRA of rank 4, alpha 8, on down_proj gate_proj k_proj o_proj q_proj up_proj v_proj of {policy.base}" in lines
     )
 
 

@@ -306,9 +306,9 @@ def test_sizes_and_their_intervals_are_said(
 ) -> None:
     models = (config.models[1].replace("sft=", "best="), config.models[1] + "@best-of-2")
     evaluate.run(replace(config, models=models, best_of_prompts=3, out=tmp_path / "run", lm_data=None))
-    told = capsys.readouterr().err
-    assert "test ±28.3% (12 prompts), best of n ±56.6% (3 prompts)" in told
-    assert "no KL: the reference 'sft'" not in told
+    report = capsys.readouterr().err
+    assert "test ±28.3% (12 prompts), best of n ±56.6% (3 prompts)" in report
+    assert "no KL: the reference 'sft'" not in report
 
 
 def test_a_reference_that_is_nowhere_is_said(
@@ -347,7 +347,7 @@ def test_models_are_named_with_their_folders() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "report"),
     [
         ({"models": ("runs/x",)}, "not a model: 'runs/x'; write name=folder"),
         ({"models": ("a=x@best-of-4",)}, "nobody can tell the best of 4"),
@@ -360,8 +360,8 @@ def test_models_are_named_with_their_folders() -> None:
         ({"best_of_prompts": 0}, "best_of_prompts is 0"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_at_once(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_cannot_be_evaluated_is_refused_at_once(wrong: dict[str, Any], report: str) -> None:
+    with pytest.raises(InputError, match=report):
         evaluate.Config(**wrong)
 
 

@@ -117,8 +117,8 @@ def experience(loaded: Loaded, short: ppo.Config) -> Experience:
 
 
 def gather(loaded: Loaded, prompts: list[list[int]], samples: int, config: ppo.Config) -> Experience:
-    asked = [TokenizedPrompt(Prompt((), str(i)), ids) for i, ids in enumerate(prompts)]
-    return collect_experience(loaded.algorithm(config), loaded.models, config, asked, ("rollout", 1), samples)
+    request = [TokenizedPrompt(Prompt((), str(i)), ids) for i, ids in enumerate(prompts)]
+    return collect_experience(loaded.algorithm(config), loaded.models, config, request, ("rollout", 1), samples)
 
 
 def estimate(experience: Experience, kl_coef: float, config: ppo.Config) -> Experience:
@@ -343,8 +343,8 @@ def test_both_losses_by_hand(loaded: Loaded, experience: Experience, short: ppo.
 
 def test_gathering_does_not_depend_on_the_passes(loaded: Loaded, experience: Experience, short: ppo.Config) -> None:
     _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
-    asked = first(prompts, 8)
-    again = gather(loaded, asked, 1, replace(short, max_tokens_per_pass=40))
+    request = first(prompts, 8)
+    again = gather(loaded, request, 1, replace(short, max_tokens_per_pass=40))
     assert again.rollout.completions == experience.rollout.completions
     for name in ("ref_logps", "values"):
         assert torch.allclose(again.columns[name], experience.columns[name], atol=1e-4), name
@@ -534,8 +534,8 @@ def test_watching_leaves_the_training_as_it_is(
     watched = outcome(ppo.run(replace(plain, num_traced_prompts=5, out=tmp_path / "watched")))
     assert watched == alone
     assert not (plain.out / "traces.jsonl").exists() and (tmp_path / "watched" / "traces.jsonl").exists()
-    asked = outcome(ppo.run(replace(plain, validation=files.prompts, eval_steps=2, out=tmp_path / "asked")))
-    assert asked["model.safetensors"] == alone["model.safetensors"]
+    request = outcome(ppo.run(replace(plain, validation=files.prompts, eval_steps=2, out=tmp_path / "request")))
+    assert request["model.safetensors"] == alone["model.safetensors"]
 
 
 def test_the_same_prompts_are_watched_with_the_same_numbers(

@@ -89,8 +89,8 @@ def test_the_loss_is_over_the_assistants_tokens_alone(words: Tokenizer) -> None:
     )
     rendered = render(words, reply)
     ids, trained = rendered.ids, rendered.loss_mask
-    kept = [token for token, mark in zip(ids, trained) if mark]
-    assert kept == [*words.encode("a rose"), words.eos_id, *words.encode("lime"), words.eos_id]
+    stored = [token for token, mark in zip(ids, trained) if mark]
+    assert stored == [*words.encode("a rose"), words.eos_id, *words.encode("lime"), words.eos_id]
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_turns_without_weight_are_context(
     config = replace(short, data=data, validation=data, train_on=train_on)
     for split in sft.read(config, words, 64):
         rows = split.map(Examples.as_rows)
-        kept = [token for token, mark in zip(*rows[0]) if mark]
-        assert kept == [token for text in wanted for token in (*words.encode(text), words.eos_id)]
+        stored = [token for token, mark in zip(*rows[0]) if mark]
+        assert stored == [token for text in wanted for token in (*words.encode(text), words.eos_id)]
         assert words.decode(rows[0][0]).count("a rose") == 2 and len(rows) == 4
     sft.run(replace(config, epochs=1, inspect_batch=True))
 
@@ -161,9 +161,9 @@ def test_the_best_epoch_so_far_survives_a_stop(
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 and len(observed) == 3
 
 
-@pytest.mark.parametrize(("select", "kept"), [("loss", 1), ("last", 3)])
+@pytest.mark.parametrize(("select", "stored"), [("loss", 1), ("last", 3)])
 def test_the_epoch_that_is_kept(
-    short: sft.Config, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, select: str, kept: int
+    short: sft.Config, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, select: str, stored: int
 ) -> None:
     observed: list[dict[str, torch.Tensor]] = []
 
@@ -175,8 +175,8 @@ def test_the_epoch_that_is_kept(
     out = sft.run(replace(short, epochs=4, keep_weights=select))  # type: ignore[arg-type]
     saved = weights(out, runtime)
     same = [all(torch.equal(saved[name], value) for name, value in epoch.items()) for epoch in observed]
-    assert same == [place == kept for place in range(4)]
-    assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 * (kept + 1)
+    assert same == [place == stored for place in range(4)]
+    assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 * (stored + 1)
 
 
 def test_the_best_epoch_by_score_is_kept(

@@ -17,8 +17,8 @@ def write(stage: Stage, rows: list[dict]) -> None:
 
 
 def row(i: int, suite: str | None = None, models: tuple[str, ...] = ("ppo", "sft"), **parts: object) -> dict:
-    told = {name: {"greedy": {"text": f"{name} {i}", "ended": True, **parts}} for name in models}
-    return {"id": f"p{i}", "kind": "story", "prompt": f"prompt {i}", "answers": told} | (
+    report = {name: {"greedy": {"text": f"{name} {i}", "ended": True, **parts}} for name in models}
+    return {"id": f"p{i}", "kind": "story", "prompt": f"prompt {i}", "answers": report} | (
         {"suite": suite} if suite else {}
     )
 
@@ -58,7 +58,7 @@ def test_evaluations_are_read_as_one(demo_run: Path, stages: dict[str, Stage]) -
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "report"),
     [
         ({"truthful": True}, ["truthful"]),
         ({"truthful": False, "rude": True, "harmful": False}, ["not true", "rude"]),
@@ -67,10 +67,10 @@ def test_evaluations_are_read_as_one(demo_run: Path, stages: dict[str, Stage]) -
         ({}, []),
     ],
 )
-def test_what_is_true_of_an_answer_is_said(parts: dict, told: list[str]) -> None:
+def test_what_is_true_of_an_answer_is_said(parts: dict, report: list[str]) -> None:
     result = answer_browser.make_answer({"text": "x", "ended": True, **parts})
     assert result is not None
-    assert [answer_browser.MARKS[mark][2] for mark in result.marks] == told
+    assert [answer_browser.MARKS[mark][2] for mark in result.marks] == report
 
 
 def test_only_what_is_said_of_some_answer_can_be_asked_for(stages: dict[str, Stage]) -> None:
@@ -97,9 +97,11 @@ def test_the_data_cannot_close_its_element_and_comes_back_whole(stages: dict[str
     one = row(1, gold=0.126, rude=True)
     one["answers"]["sft"]["greedy"]["text"] = "</script><b>\u2028"
     write(stages["evaluate"], [one])
-    told = str(answer_browser.to_json(answer_browser.load([stages["evaluate"]]), ["SFT", "PPO"], [3, 4], [True, False]))
-    assert "<" not in told and "\u2028" not in told
-    data = json.loads(told)
+    report = str(
+        answer_browser.to_json(answer_browser.load([stages["evaluate"]]), ["SFT", "PPO"], [3, 4], [True, False])
+    )
+    assert "<" not in report and "\u2028" not in report
+    data = json.loads(report)
     assert data["models"] == [
         {"name": "SFT", "colour": 3, "shown": True},
         {"name": "PPO", "colour": 4, "shown": False},
@@ -113,14 +115,14 @@ def test_the_data_cannot_close_its_element_and_comes_back_whole(stages: dict[str
 
 def test_the_truth_comes_from_the_row_or_from_the_world(stages: dict[str, Stage]) -> None:
     result = answer_browser.load(list(stages.values()))
-    told = {prompt.turns[-1][1].split()[-1]: prompt.truth for prompt in result.prompts}
-    assert told["0?"] == "cooper" and told["1?"] == ""
+    report = {prompt.turns[-1][1].split()[-1]: prompt.truth for prompt in result.prompts}
+    assert report["0?"] == "cooper" and report["1?"] == ""
     write(stages["evaluate"], [row(0) | {"truth": "a cooper"}])
     assert answer_browser.load(list(stages.values())).prompts[0].truth == "a cooper"
 
 
 @pytest.mark.parametrize(
-    ("truth", "told"),
+    ("truth", "report"),
     [
         ({"value": "cooper", "person": "Mira"}, "cooper"),
         ({"cause": "stranger", "template": "Who is {p}?"}, "nothing is known (stranger)"),
@@ -132,8 +134,8 @@ def test_the_truth_comes_from_the_row_or_from_the_world(stages: dict[str, Stage]
         (None, ""),
     ],
 )
-def test_a_truth_in_a_few_words(truth: dict | None, told: str) -> None:
-    assert answer_browser.truth_text(truth) == told
+def test_a_truth_in_a_few_words(truth: dict | None, report: str) -> None:
+    assert answer_browser.truth_text(truth) == report
 
 
 def test_a_conversation_keeps_its_turns(stages: dict[str, Stage]) -> None:

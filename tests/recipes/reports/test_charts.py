@@ -120,10 +120,10 @@ def test_ticks_are_round_and_within(low: float, width: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(0.0, "0"), (-0.12345, "−0.123"), (1234.5, "1234"), (25_000, "25k"), (0.00012, "0.00012")]
+    ("value", "report"), [(0.0, "0"), (-0.12345, "−0.123"), (1234.5, "1234"), (25_000, "25k"), (0.00012, "0.00012")]
 )
-def test_short_numbers(value: float, told: str) -> None:
-    assert short(value) == told
+def test_short_numbers(value: float, report: str) -> None:
+    assert short(value) == report
 
 
 def test_a_scatter_has_a_dot_a_point() -> None:

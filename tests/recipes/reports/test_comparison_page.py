@@ -72,7 +72,7 @@ def test_the_page_shows_all_and_a_model_can_write_no_script() -> None:
     assert SCRIPT not in html and html.count("&lt;script&gt;") >= 5
     assert html.count("<script") == html.count("</script>") == 1
     assert not re.findall(r"https?://|//\w+\.|@import|url\(", html) and "default-src 'none'" in html
-    for told in (
+    for report in (
         "two/sft against one/sft",
         "62%",
         "+0.50",
@@ -82,7 +82,7 @@ def test_the_page_shows_all_and_a_model_can_write_no_script() -> None:
         "open question",
         "rank 2",
     ):
-        assert told in html, told
+        assert report in html, report
     assert "Annotators who took no part in training judged." in html and "cut off" in html
 
 
@@ -92,11 +92,11 @@ def test_the_terminal_tells_the_same(width: int) -> None:
     comparison_page.print_comparison(
         a_comparison(), Path("out/compare.html"), Console(file=file, width=width, force_terminal=True)
     )
-    told = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
-    assert "seed" in told and "world/x.jsonl 1234567" in told and "page: out/compare.html" in told
-    assert "by_annotator" not in told, "what nobody watches stays in compare.json"
-    assert "a  PPO is preferred.: holds 70% | –" in told
-    assert "−0.5" in next(line for line in told.splitlines() if line.strip().startswith("loss"))
+    report = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    assert "seed" in report and "world/x.jsonl 1234567" in report and "page: out/compare.html" in report
+    assert "by_annotator" not in report, "what nobody watches stays in compare.json"
+    assert "a  PPO is preferred.: holds 70% | –" in report
+    assert "−0.5" in next(line for line in report.splitlines() if line.strip().startswith("loss"))
 
 
 def test_the_headline_tells_what_was_measured_and_nothing_else() -> None:
@@ -132,9 +132,11 @@ def test_an_empty_table_is_left_out() -> None:
     assert titles == ["Options that differ", "What went in and differs", "Closing figures", "Metrics"]
 
 
-@pytest.mark.parametrize(("a", "b", "told"), [(1.0, 1.5, "+0.5"), (1.5, 1.0, "−0.5"), (1.0, 1.0, "0"), (None, 1.0, "")])
-def test_a_gap_has_its_sign(a: float | None, b: float, told: str) -> None:
-    assert comparison_page.difference(a, b, comparison_page.to_text) == told
+@pytest.mark.parametrize(
+    ("a", "b", "report"), [(1.0, 1.5, "+0.5"), (1.5, 1.0, "−0.5"), (1.0, 1.0, "0"), (None, 1.0, "")]
+)
+def test_a_gap_has_its_sign(a: float | None, b: float, report: str) -> None:
+    assert comparison_page.difference(a, b, comparison_page.to_text) == report
     assert comparison_page.difference(0.5, 0.501, lambda value: f"{value:.0%}") == "0%", (
         "what rounds to nothing has no sign"
     )

@@ -152,17 +152,17 @@ def test_a_run_of_ppo_that_kept_traces_is_shown_by_token(demo_run: Path, monkeyp
     assert f"amenable inspect {demo_run}/ppo" in html
 
 
-@pytest.mark.parametrize("kept", [("world",), ("world", "tokenizer", "pretrain"), ("evaluate",), ("reward", "ppo")])
-def test_an_unfinished_run_shows_what_there_is(demo_run: Path, kept: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("stored", [("world",), ("world", "tokenizer", "pretrain"), ("evaluate",), ("reward", "ppo")])
+def test_an_unfinished_run_shows_what_there_is(demo_run: Path, stored: tuple[str, ...]) -> None:
     for folder in demo_run.iterdir():
-        if folder.name not in kept:
+        if folder.name not in stored:
             shutil.rmtree(folder)
-    (demo_run / kept[-1] / "finished.json").unlink()
+    (demo_run / stored[-1] / "finished.json").unlink()
     _, reader = page_of(demo_run)
     text = "".join(reader.text)
-    assert f"Not done yet: {kept[-1]}" in text and "not finished" in text
-    assert ("models" in reader.ids) == ("evaluate" in kept)
-    assert ("curves" in reader.ids) == bool({"pretrain", "ppo"} & set(kept))
+    assert f"Not done yet: {stored[-1]}" in text and "not finished" in text
+    assert ("models" in reader.ids) == ("evaluate" in stored)
+    assert ("curves" in reader.ids) == bool({"pretrain", "ppo"} & set(stored))
 
 
 def test_a_run_without_a_world_is_not_called_unfinished(demo_run: Path) -> None:
