@@ -171,10 +171,10 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "temperature": TEMPERATURE,
         "max_new_tokens": TRAINING_LENGTH,
         "missing_eos_penalty": 0.0,  # the reward alone decides
-        "eval_steps": 4,
+        "eval_steps": 5,
         "eval_prompts": SIZES["validation"],
         "num_traced_prompts": 1,
-        "sample_steps": 14,
+        "sample_steps": 10,
         "warmup_steps": 1,
     }
     offline = trained | {"batch_size": 8, "eval_steps": 3, "max_new_tokens": TRAINING_LENGTH, "warmup_steps": 2}
@@ -196,7 +196,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         policies |= {"prompted": f"{model}@instructed", "dpo prompted": f"{root / 'dpo'}@instructed"}
         policies["distilled"] = str(root / "distilled")
         distilled["distilled"] = distill_context.Config(
-            **offline | {"batch_size": 16, "eval_steps": 5},
+            **offline | {"batch_size": 16, "eval_steps": 10},
             data=(prompts / "train.jsonl",),
             validation=prompts / "validation.jsonl",
             context_text=config.instruction,
@@ -218,7 +218,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "rloo": rloo.Config(
             **online,
             loss_on="token",
-            max_steps=14,
+            max_steps=10,
             prompts_per_step=12,
             num_generations=8,
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
