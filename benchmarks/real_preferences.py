@@ -2,11 +2,12 @@
 
     python -m benchmarks.real_preferences --model models/smollm2 --data hh/train.jsonl.gz --test hh/test.jsonl.gz
 
-Reward models from the chat model's body, all weights and adapters, on the first 400, 1,200 ... pairs of the data. The
-table has their accuracy on held-out pairs, beside "the longer answer wins" on the same pairs, and the gap between
-predicted and actual accuracy. With --policy one half of the pairs trains a reward model, RLOO an adapter on it, and a
-reward model of the other half, which nothing was trained on, judges the policy's answers to the test prompts, paired.
-Pairs of another kind (`--other`) show how far a reward model carries. Stopped and started again, it goes on.
+Reward models from the chat model's body, all weights and adapters, in one pass over the pairs that stops after 400,
+1,200 ... of them: each goes on from the one before with the pairs that follow, at a constant learning rate, and with
+adapters of its own. The table has their accuracy on held-out pairs, beside "the longer answer wins" on the same pairs,
+and the gap between predicted and actual accuracy. With --policy RLOO trains adapters on the reward model that has read
+about half of the pairs, and a reward model of the other pairs alone judges the policy's answers to the test prompts,
+paired. Pairs of another kind (`--other`) show how far a reward model carries. Stopped and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Device, DeviceOptions
 
 Row = dict[str, Any]
-HALVES = ("first", "second")
+REST = "after-half"
+"""name of the pairs that the policy's reward model has not read, and of the reward model that has"""
 PROMPTS = 200
 """prompts of the test file that the policy answers"""
 
@@ -52,32 +54,57 @@ class Config:
     """held-out pairs of the same kind"""
     other: Path | None = None
     """held-out pairs of another kind"""
-    pairs: tuple[int, ...] = (400, 1200, 3300)
-    """numbers of pairs trained on, each with a reward model"""
+    pairs: tuple[int, ...] = (400, 1200, 1650, 3300)
+    """numbers of pairs that a reward model has read, rising"""
     adapters: tuple[bool, ...] = (False, True)
     """all weights, and LoRA of rank 16"""
     policy: bool = False
-    """train a policy on a reward model of half of the pairs as well"""
+    """train a policy on the adapters that have read about half of the pairs as well"""
     out: Path = Path("runs/real-preferences")
     seed: int = 0
     device: Device = field(default_factory=DeviceOptions)
+
+    @property
+    def half(self) -> int:
+        """The number of pairs nearest to half of them: what the policy's reward model has read."""
+        return min(self.pairs, key=lambda count: abs(count - max(self.pairs) / 2))
 
 
 def main(config: Config) -> None:
     """Train the reward models, and the policy with --policy, and print the table."""
     loading.require_model(config.model, "amenable get smollm2")
+    write_parts(config)
     runs = curve(config)
     if config.policy:
-        write_halves(config)
         runs += policy_runs(config)
     run_all([StageRun(replace(each.config, device=config.device)) for each in runs])
     for line in [*table(config), *(policy_lines(config) if config.policy else [])]:
         print(line)
 
 
+def write_parts(config: Config) -> None:
+    """Write the pairs that each reward model adds to those of the one before, in an order drawn by the seed, those that
+    come after the policy's half, and prompts of the test pairs, once."""
+    rows = [row for _, row in read_json_rows(config.data, "")]
+    order = shuffled(len(rows), config.seed, 0)
+    ranges = {f"pairs-{count}": (start, count) for start, count in zip((0, *config.pairs), config.pairs)}
+    for file, (start, end) in {**ranges, REST: (config.half, max(config.pairs))}.items():
+        part = partial(iter, [rows[i] for i in order[start:end]])
+        write_once(config.out / f"{file}.jsonl", [config.data], len(rows), part)
+    rankings = sources.read_rankings(config.test).rows[:PROMPTS]
+    prompts = [
+        {"prompt": [{"role": turn.role, "content": turn.content} for turn in ranking.prompt]} for ranking in rankings
+    ]
+    write_once(config.out / "prompts.jsonl", [config.test], len(prompts), partial(iter, prompts))
+
+
 def curve(config: Config) -> list[StageRun]:
     """Return a reward model for each number of pairs, of all weights and of adapters."""
-    models = {name(count, lora): reward_model(config, config.data, count, lora) for count, lora in settings(config)}
+    models = dict[str, Any]()
+    for count, lora in settings(config):
+        before = [each for each in config.pairs if each < count]
+        model = config.out / name(before[-1], lora) if before else config.model
+        models[name(count, lora)] = reward_model(config, model, config.out / f"pairs-{count}.jsonl", lora)
     return stage_runs(config.out, config.seed, models)
 
 
@@ -91,17 +118,18 @@ def name(count: int, lora: bool) -> str:
     return f"{'lora' if lora else 'all'}-{count}"
 
 
-def reward_model(config: Config, data: Path, count: int, lora: bool) -> reward.Config:
-    """Return the training of a reward model on the first pairs of a file; all weights at the study's learning rate."""
+def reward_model(config: Config, model: Path, data: Path, lora: bool) -> reward.Config:
+    """Return the training of a reward model on all pairs of a file; all weights at the study's learning rate."""
     weights: dict[str, Any] = (
         {"lora": LoraOptions(rank=16)} if lora else {"optimizer": OptimizerConfig(learning_rate=2e-5)}
     )
     return reward.Config(
-        model=config.model,
+        model=model,
         data=(data,),
         validation=config.test,
         heldout_annotators=config.other,
-        max_prompts=count,
+        final_lr_frac=1.0,
+        attack_queries=0,
         **weights,
     )
 
@@ -120,30 +148,15 @@ def table(config: Config) -> Iterator[str]:
             yield f"{start}  {row['longer_wins']:15.3f}  {sum(gaps):.3f}"
 
 
-def write_halves(config: Config) -> None:
-    """Write each half of the pairs, by prompt, and prompts of the test pairs, once."""
-    rows = [row for _, row in read_json_rows(config.data, "")]
-    order = shuffled(len(rows), config.seed, 0)
-    for half, chosen in zip(HALVES, (order[: len(rows) // 2], order[len(rows) // 2 :])):
-        write_once(config.out / f"{half}.jsonl", [config.data], len(rows), partial(iter, [rows[i] for i in chosen]))
-    rankings = sources.read_rankings(config.test).rows[:PROMPTS]
-    prompts = [
-        {"prompt": [{"role": turn.role, "content": turn.content} for turn in ranking.prompt]} for ranking in rankings
-    ]
-    write_once(config.out / "prompts.jsonl", [config.test], len(prompts), partial(iter, prompts))
-
-
 def policy_runs(config: Config) -> list[StageRun]:
-    """Return a reward model of each half, a policy on the first's, and its evaluation by the second's."""
-    prompts = config.out / "prompts.jsonl"
-    stages: dict[str, Any] = {
-        f"reward-{half}": reward_model(config, config.out / f"{half}.jsonl", 0, True) for half in HALVES
-    }
+    """Return a policy on the adapters of half of the pairs, a reward model of the others, and the policy's evaluation
+    by that."""
+    stages: dict[str, Any] = {REST: reward_model(config, config.model, config.out / f"{REST}.jsonl", True)}
     stages["policy"] = rloo.Config(
         model=config.model,
-        reward=(str(config.out / "reward-first"),),
-        eval_reward_model=(str(config.out / "reward-second"),),
-        data=config.out / "first.jsonl",
+        reward=(str(config.out / name(config.half, True)),),
+        eval_reward_model=(str(config.out / REST),),
+        data=tuple(config.out / f"pairs-{count}.jsonl" for count in config.pairs if count <= config.half),
         lora=LoraOptions(rank=16),
         optimizer=OptimizerConfig(learning_rate=3e-4, eps=1e-5),
         prompts_per_step=8,
@@ -159,8 +172,8 @@ def policy_runs(config: Config) -> list[StageRun]:
     )
     stages["evaluate"] = evaluate.Config(
         models=(f"base={config.model}", f"policy={config.out / 'policy'}"),
-        data=prompts,
-        reward=(str(config.out / "reward-second"),),
+        data=config.out / "prompts.jsonl",
+        reward=(str(config.out / REST),),
         reference="base",
         temperature=0.8,
         max_new_tokens=64,
@@ -169,11 +182,11 @@ def policy_runs(config: Config) -> list[StageRun]:
 
 
 def policy_lines(config: Config) -> Iterator[str]:
-    """Yield the policy's reward by the other half's reward model over the first model's, paired over prompts."""
+    """Yield the policy's reward by the reward model of the other pairs over the first model's, paired over prompts."""
     rows = read_json_lines(config.out / "evaluate" / "samples.jsonl")
     for decoding in ("sampled", "greedy"):
         gain, words = (difference(rows, decoding, key) for key in ("reward", "tokens"))
-        yield f"policy, {decoding}: reward of the other half {gain}; tokens {words}"
+        yield f"policy, {decoding}: reward by the other pairs {gain}; tokens {words}"
 
 
 def difference(rows: Sequence[Row], decoding: str, key: str) -> str:

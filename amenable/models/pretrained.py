@@ -153,6 +153,15 @@ def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout
     return decoder
 
 
+def load_body(folder: Path, device: torch.device | str = "cpu") -> Decoder:
+    """Load the decoder of any model: a language model, a reward model or a classifier. Errors are those of
+    `load_decoder`."""
+    if not is_reward_folder(folder):
+        return load_decoder(folder, device)
+    has_own_head = is_adapter(folder) and not is_reward_folder(parent_folder(folder))
+    return load_scalar(folder, device).decoder if has_own_head else load_classifier(folder, device).decoder
+
+
 def load_scalar(
     folder: Path | str, device: torch.device | str = "cpu", dropout: float = 0.0, label: str | None = None
 ) -> ScalarModel:

@@ -265,7 +265,7 @@ def restore_matrices(decoder: Decoder) -> None:
     layers = [linear for linear in linear_layers(decoder).values() if linear.weight.dtype != torch.float32]
     if not layers:
         return
-    whole = pretrained.load_decoder(Path(decoder.adapter_base), decoder.token_embedding.weight.device)
+    whole = pretrained.load_body(Path(decoder.adapter_base), decoder.token_embedding.weight.device)
     originals = {name: module for name, module in whole.named_modules() if isinstance(module, torch.nn.Linear)}
     for name, module in decoder.named_modules():
         if module in layers:

@@ -1,4 +1,4 @@
-"""The learning curve of reward models on pairs, and a policy judged by the other half, over a tiny model."""
+"""The learning curve of reward models on pairs, and a policy judged by other pairs, over a tiny model."""
 
 import json
 from pathlib import Path
@@ -42,17 +42,26 @@ def test_the_curve_and_the_policy(
     assert [line.split()[:2] for line in lines[1:9:2]] == [["all", "4"], ["all", "8"], ["LoRA", "4"], ["LoRA", "8"]]
     finished = json.loads((config.out / "all-8" / "finished.json").read_text())
     assert f"{finished['validation']['accuracy']:.3f}" in lines[3] and "rankings" in lines[4]
-    assert lines[-2].startswith("policy, sampled: reward of the other half")
+    assert lines[-2].startswith("policy, sampled: reward by the other pairs")
 
 
-def test_halves_share_no_pair(config: real_preferences.Config) -> None:
-    real_preferences.write_halves(config)
-    halves = [(config.out / f"{half}.jsonl").read_text().splitlines() for half in real_preferences.HALVES]
-    everything = [json.loads(line) for line in config.data.read_text().splitlines()]
-    assert sorted(map(len, halves)) == sorted((len(everything) // 2, len(everything) - len(everything) // 2))
-    assert sorted(json.dumps(json.loads(line), sort_keys=True) for half in halves for line in half) == sorted(
-        json.dumps(row, sort_keys=True) for row in everything
+def test_each_part_begins_where_the_one_before_ends(config: real_preferences.Config) -> None:
+    real_preferences.write_parts(config)
+    four, eight, rest = (
+        [json.loads(line) for line in (config.out / f"{file}.jsonl").read_text().splitlines()]
+        for file in ("pairs-4", "pairs-8", real_preferences.REST)
     )
+    rows = [json.loads(line) for line in config.data.read_text().splitlines()]
+    assert config.half == 4 and len(four) == 4 and rest == eight
+    assert len(four + eight) == min(8, len(rows)) and all(row in rows and row not in four for row in eight)
+
+
+def test_a_model_goes_on_from_the_one_before(config: real_preferences.Config) -> None:
+    models = {run.out.name: run.config.model for run in real_preferences.curve(config)}
+    assert models == {
+        **{"all-4": config.model, "all-8": config.out / "all-4"},
+        **{"lora-4": config.model, "lora-8": config.out / "lora-4"},
+    }
 
 
 def test_the_difference_is_paired() -> None:

@@ -15,6 +15,7 @@ from amenable.data.mixture import Mixed
 from amenable.data.orders import EpochBatches
 from amenable.errors import InputError
 from amenable.models.heads import ScalarModel
+from amenable.models.lora import LoraOptions
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
@@ -22,7 +23,7 @@ from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.rankings import TokenizedRanking, batch_elements
 from amenable.train.row_cache import read_rows
-from amenable.train.runtime import Runtime
+from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
 
 
 @pytest.fixture
@@ -347,3 +348,14 @@ def test_options_that_mean_nothing_are_refused() -> None:
     for wrong in ({"frozen_layers": -1}, {"max_prompts": -1}, {"epochs": 0}, {"prompts_per_step": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             reward.Config(**wrong)  # type: ignore[arg-type]
+
+
+def test_adapters_on_a_reward_model_in_bf16(short: reward.Config, usual: Path, words: Tokenizer) -> None:
+    """The matrices that such a run has rounded are read again from a reward model's folder."""
+    device = DeviceOptions(precision="bf16")
+    config = replace(short, model=usual, lora=LoraOptions(rank=2), max_prompts=12, attack_queries=0, device=device)
+    out = reward.run(config)
+    before, after = (loading.load_reward_model(folder, start_runtime(device), words) for folder in (usual, out))
+    frozen, trained = (model.decoder.layers[0].attention.out.weight for model in (before, after))
+    change = (trained - frozen).detach()
+    assert 0 < int(torch.linalg.matrix_rank(change, rtol=1e-3)) <= 2
