@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from amenable.errors import InputError
-from amenable.files import sha256, write_text
+from amenable.files import hash_of, sha256, write_text
+from amenable.model_folder import bases_of
 
 LARGE = 1 << 25
 """bytes from which the tokens of a source are kept"""
@@ -63,6 +64,13 @@ def cached_sha256(path: Path) -> str:
         except (OSError, InputError):
             pass  # a cache that cannot be written, or that another process writes now, only costs time
     return value
+
+
+def model_hash(folder: Path) -> str:
+    """Return the hash of a model: its folder's weights, configuration and tokenizer, and those of the folders that an
+    adapter is on."""
+    hashes = [hash_of(each, cached_sha256) for each in (folder, *bases_of("model", folder).values())]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def read_entry(file: Path) -> dict[str, Any] | None:

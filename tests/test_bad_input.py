@@ -335,6 +335,16 @@ CASES = [
         "ppo {ppo} --sampler vllm --sampler-url http://127.0.0.1:9",
         "http://127.0.0.1:9: cannot be reached|start the server",
     ),
+    (
+        "reference with nothing at its address",
+        "ppo {ppo} --reference-url http://127.0.0.1:9/x",
+        "http://127.0.0.1:9/x: cannot be reached|start the server",
+    ),
+    (
+        "reference whose weights are needed here",
+        "rloo --reference-url http://127.0.0.1:9/x --kl-in loss --kl-estimator full",
+        "kl_estimator full with --reference-url|leave one out",
+    ),
     ("resources without a cluster", "sft {sft} --cluster-resources {d}/file", "without a cluster; add --cluster ray"),
     ("sampler without its name", "ppo {ppo} --sampler-url http://127.0.0.1:9", "add --sampler vllm"),
     ("sampler of samples that is not installed", "sample {sample} --sampler vllm", "--sampler vllm needs vLLM"),

@@ -10,7 +10,7 @@ import pytest
 
 from amenable import hash_cache
 from amenable.files import disk_errors
-from amenable.hash_cache import cache_folder, cached_sha256
+from amenable.hash_cache import cache_folder, cached_sha256, model_hash
 
 
 @pytest.fixture
@@ -23,6 +23,20 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "data.bin"
     path.write_bytes(bytes(range(256)) * 2000)
     return path
+
+
+def test_the_hash_of_a_model_is_of_weights_and_tokenizer_and_of_what_an_adapter_is_on(tmp_path: Path) -> None:
+    model, adapter = tmp_path / "model", tmp_path / "adapter"
+    for folder in (model, adapter):
+        folder.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "notes.txt"):
+        (model / name).write_text("{}", "utf-8")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model)}), "utf-8")
+    first = model_hash(model), model_hash(adapter)
+    (model / "notes.txt").write_text("read", "utf-8")
+    assert (model_hash(model), model_hash(adapter)) == first and first[0] != first[1]
+    (model / "tokenizer.json").write_text("[]", "utf-8")
+    assert model_hash(model) != first[0] and model_hash(adapter) != first[1]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

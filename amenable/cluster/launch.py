@@ -3,7 +3,7 @@
     amenable ppo --cluster ray --cluster-resources resources.yaml --model runs/sft --reward runs/reward --out runs/ppo
 
 The trainers get the command's options in a file beside the run's folder, which all nodes share with the command's own
-folder. Servers of reward models are on the first trainer's node, at 127.0.0.1.
+folder. Servers of reward models and of the reference are on the first trainer's node, at 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import torch
 import yaml
 
 from amenable.cluster.ray_placement import ray_placement, require_ray
-from amenable.cluster.resources import Resources, RewardShare, read_resources
+from amenable.cluster.resources import Resources, read_resources
 from amenable.cluster.supervisor import RunPlan, ServerPlan, Supervisor
 from amenable.errors import InputError
 from amenable.generation.vllm_engine import CPU_CACHE_GIB, RANKS
@@ -34,8 +33,10 @@ from amenable.rewards.spec import spec_list, split_weight
 from amenable.train.run_options import ClusterOptions, plain_values
 from amenable.train.runtime import fast_bf16
 
-NAME = "reward"
-"""name of the reward model at its server"""
+REWARD, REFERENCE = "reward", "reference"
+"""name of a model at its server"""
+SAMPLERS, REFERENCES = "samplers", "references"
+"""files of servers' addresses, in the folder that the run's processes share"""
 
 
 def launch_on_ray(stage: str, config: Any) -> int:
@@ -46,6 +47,7 @@ def launch_on_ray(stage: str, config: Any) -> int:
     workers = number_of_workers(resources, config.processes)
     require_samplers(stage, config, resources)
     require_rewards(config, resources)
+    require_references(stage, config, resources)
     with shared_folder(Path(config.out)) as folder:
         plan = run_plan(stage, config, resources, workers, folder)
         with ray_placement(resources.bundles(workers), options.cluster_address) as placement:
@@ -81,6 +83,17 @@ def require_rewards(config: Any, resources: Resources) -> None:
             raise InputError("the resources name a reward that --reward does not", server.model, "name it in both")
 
 
+def require_references(stage: str, config: Any, resources: Resources) -> None:
+    """Raise InputError for servers of a reference that the command does not use."""
+    if not resources.references.count:
+        return
+    if not hasattr(config, "reference_url"):
+        problem = "the resources name servers of a reference"
+        raise InputError(problem, how=f"'{stage}' has none that could be on servers: leave them out")
+    if config.reference_url:
+        raise InputError("the resources name servers of a reference, and --reference-url others", how="leave one out")
+
+
 @contextmanager
 def shared_folder(out: Path) -> Iterator[Path]:
     """Make a folder beside the run's, for what its processes share besides, and remove it at the end."""
@@ -95,37 +108,53 @@ def shared_folder(out: Path) -> Iterator[Path]:
 def run_plan(stage: str, config: Any, resources: Resources, workers: int, folder: Path) -> RunPlan:
     """Return the trainers and servers of a command, whose options are written to a file of the folder."""
     own: dict[str, Any] = {"placement": ClusterOptions(), "processes": 1}
-    samplers = folder / "samplers"
     if resources.samplers.count:
-        own["sampler_url"] = (str(samplers),)
+        own["sampler_url"] = (str(folder / SAMPLERS),)
+    if resources.references.count:
+        own["reference_url"] = (str(folder / REFERENCES),)
     (folder / "config.yaml").write_text(yaml.safe_dump(plain_values(replace(config, **own))), "utf-8")
-    servers = reward_servers(config, resources, folder) + sampler_servers(config, resources, workers)
+    servers = reward_servers(config, resources, folder) + reference_servers(config, resources, folder)
+    servers += sampler_servers(config, resources, workers, folder)
 
     def environment(urls: Sequence[str]) -> dict[str, str]:
-        addresses = {each.model: f"{url}/rewards/{NAME}" for each, url in zip(resources.rewards, urls)}
+        addresses = {each.model: url for each, url in zip(resources.rewards, urls)}
         return {SERVED: json.dumps(addresses)} if addresses else {}
 
     command = [sys.executable, "-m", "amenable", stage, "--config", str(folder / "config.yaml")]
-    return RunPlan(command, workers, resources.trainer, servers, samplers, environment, resources.restarts)
+    return RunPlan(command, workers, resources.trainer, servers, folder, environment, resources.restarts)
 
 
 def reward_servers(config: Any, resources: Resources, folder: Path) -> list[ServerPlan]:
     """Return the servers of reward models, in the first bundle."""
+    plans = []
+    for number, share in enumerate(resources.rewards):
+        command = serve_command(
+            config, ["--reward-models", f"{REWARD}={share.model}"], folder / f"{REWARD}-{number}.db"
+        )
+        plans.append(ServerPlan(f"the server of {share.model}", 0, share, command, {}, f"/rewards/{REWARD}"))
+    return plans
+
+
+def reference_servers(config: Any, resources: Resources, folder: Path) -> list[ServerPlan]:
+    """Return the servers of the reference model, in the first bundle."""
+    plans, share = [], resources.references
+    for number in range(share.count):
+        models = ["--models", f"{REFERENCE}={config.reference_folder}", "--max-batch-size", "1"]
+        command, path = serve_command(config, models, folder / f"{REFERENCE}-{number}.db"), f"/logprobs/{REFERENCE}"
+        plans.append(ServerPlan(f"reference {number}", 0, share, command, {}, path, folder / REFERENCES))
+    return plans
+
+
+def serve_command(config: Any, models: Sequence[str], labels_db: Path) -> Callable[[str, int], list[str]]:
+    """Return the command of an `amenable serve` of some models, of its host and port."""
     device = config.device
-
-    def command(number: int, share: RewardShare, host: str, port: int) -> list[str]:
-        program = [sys.executable, "-m", "amenable", "serve", "--reward-models", f"{NAME}={share.model}"]
-        limits = ["--rate-limit-per-minute", "1000000", "--labels-db", str(folder / f"labels-{number}.db")]
-        compute = ["--device", device.device, "--precision", device.precision, "--threads", str(device.threads)]
-        return [*program, "--host", host, "--port", str(port), *limits, *compute]
-
-    return [
-        ServerPlan(f"the server of {share.model}", 0, share, partial(command, number, share), {}, fixed=True)
-        for number, share in enumerate(resources.rewards)
-    ]
+    program = [sys.executable, "-m", "amenable", "serve", *models]
+    limits = ["--rate-limit-per-minute", "1000000", "--labels-db", str(labels_db)]
+    compute = ["--device", device.device, "--precision", device.precision, "--threads", str(device.threads)]
+    return lambda host, port: [*program, "--host", host, "--port", str(port), *limits, *compute]
 
 
-def sampler_servers(config: Any, resources: Resources, workers: int) -> list[ServerPlan]:
+def sampler_servers(config: Any, resources: Resources, workers: int, folder: Path) -> list[ServerPlan]:
     """Return the vLLM servers, each in a bundle after the trainers'."""
     share, rank = resources.samplers, getattr(getattr(config, "lora", None), "rank", 0)
     fast = share.gpus > 0 or fast_bf16(torch.device("cpu"))
@@ -145,6 +174,6 @@ def sampler_servers(config: Any, resources: Resources, workers: int) -> list[Ser
         return [*program, *served, *numbers, "--worker-extension-cls", WORKER, *adapters, *share.options]
 
     return [
-        ServerPlan(f"sampler {number}", workers + number, share, command, environment, fixed=False)
+        ServerPlan(f"sampler {number}", workers + number, share, command, environment, addresses=folder / SAMPLERS)
         for number in range(share.count)
     ]

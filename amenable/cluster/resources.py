@@ -1,9 +1,10 @@
-"""Resources of a run on a cluster, in one YAML file: its trainers, and the servers that sample and score for it.
+"""Resources of a run on a cluster, in one YAML file: its trainers, and servers that sample, score, or are a reference.
 
     trainer: {workers: 2, cpus: 1, gpus: 0}
     samplers: {count: 1, cpus: 1, gpus: 0, python: .venv-vllm/bin/python, options: [--max-model-len, "512"]}
     rewards:
     - {model: runs/reward, cpus: 1, gpus: 0}
+    references: {count: 1, cpus: 1, gpus: 0}
     restarts: 3
 
 All of it has defaults: as many trainers as `--processes` says, on a CPU each, and no servers.
@@ -76,12 +77,24 @@ class RewardShare(Share):
 
 
 @dataclass(frozen=True)
+class ReferenceShare(Share):
+    """Servers of the reference model, which share its work. They are on the node of the first trainer."""
+
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count(self, "count")
+
+
+@dataclass(frozen=True)
 class Resources:
     """Trainers and servers of a run. restarts: times that the trainers, and each server, are started again."""
 
     trainer: TrainerShare = field(default_factory=TrainerShare)
     samplers: SamplerShare = field(default_factory=SamplerShare)
     rewards: tuple[RewardShare, ...] = ()
+    references: ReferenceShare = field(default_factory=ReferenceShare)
     restarts: int = 3
 
     def __post_init__(self) -> None:
@@ -91,9 +104,9 @@ class Resources:
             raise InputError(f"the reward server of {repeated} is given twice", how="leave one out")
 
     def bundles(self, workers: int) -> list[dict[str, float]]:
-        """Return the CPUs and GPUs that Ray reserves on one node each: of the first trainer with the reward servers, of
-        every further trainer, and of every sampler."""
-        first = [self.trainer, *self.rewards]
+        """Return the CPUs and GPUs that Ray reserves on one node each: of the first trainer with the servers of
+        rewards and of the reference, of every further trainer, and of every sampler."""
+        first = [self.trainer, *self.rewards, *[self.references] * self.references.count]
         others = [self.trainer] * (workers - 1) + [self.samplers] * self.samplers.count
         return [total(first), *(total([share]) for share in others)]
 

@@ -2,7 +2,8 @@
 
 A trainer that is lost ends the others, and all go on from the last checkpoint. A sampler that is lost comes back at
 another port, so that nothing can mistake it for the one that had the weights; its address is written into the file that
-`--sampler-url` names (generation/addresses.py). A reward server comes back at its own.
+`--sampler-url` names (generation/addresses.py), and a reference's into that of `--reference-url`. A reward server comes
+back at its own.
 """
 
 from __future__ import annotations
@@ -30,26 +31,28 @@ LOCALHOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """Server beside the trainers. command: of its host and port. fixed: whether it comes back at the same port."""
+    """Server beside the trainers. command: of its host and port. path: that trainers ask for. addresses: file of its
+    address, and of others'; without one it comes back at the same port."""
 
     name: str
     bundle: int
     share: Share
     command: Callable[[str, int], list[str]]
     environment: Mapping[str, str]
-    fixed: bool
+    path: str = ""
+    addresses: Path | None = None
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Trainers and servers of a run. command: of a trainer. environment: of trainers, once the servers have ports.
-    samplers: file of the samplers' addresses."""
+    """Trainers and servers of a run. command: of a trainer. folder: for what they share. environment: of trainers, once
+    the servers have ports."""
 
     command: list[str]
     workers: int
     share: Share
     servers: Sequence[ServerPlan]
-    samplers: Path
+    folder: Path
     environment: Callable[[Sequence[str]], dict[str, str]]
     restarts: int
 
@@ -69,10 +72,10 @@ class Server:
         self.listening, self.lines = False, []
         self.member = self.placement.spawn(self.plan.bundle, self.plan.share)
         with suppress(Lost):  # what is lost at once is noticed by `check`
-            if not (self.plan.fixed or self.placement.local):
+            if self.plan.bundle and not self.placement.local:  # others are for the first trainer alone
                 self.host = self.member.node().host
             before = self.port
-            while self.port == before and not (before and self.plan.fixed):
+            while self.port == before and not (before and self.plan.addresses is None):
                 self.port = self.member.free_port()
             command = self.plan.command(self.host, self.port)
             self.member.start(command, self.plan.environment, str(self.folder))
@@ -80,7 +83,7 @@ class Server:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://{self.host}:{self.port}{self.plan.path}"
 
     def check(self, restarts: int) -> None:
         """Note whether it listens, and start it again if it has ended. InputError where it ends by an error of its own
@@ -182,7 +185,7 @@ class Supervisor:
         with suppress(Lost):  # what is lost at once has the exit code of a process that was killed
             nodes = [member.node() for member in self.trainers]
             if self.placement.local:
-                meeting = {STORE: str(plan.samplers.with_name(f"store-{number}")), "GLOO_SOCKET_IFNAME": "lo"}
+                meeting = {STORE: str(plan.folder / f"store-{number}"), "GLOO_SOCKET_IFNAME": "lo"}
             else:
                 port = self.trainers[0].free_port()
                 meeting = {"MASTER_ADDR": nodes[0].host, "MASTER_PORT": str(port)}
@@ -200,11 +203,11 @@ class Supervisor:
                 member.request_stop()
         for server in self.servers:
             server.check(self.plan.restarts)
-        samplers = [server for server in self.servers if not server.plan.fixed]
-        if samplers and all(server.listening for server in samplers):
-            lines = "".join(f"{server.url}\n" for server in samplers)
-            if not self.plan.samplers.exists() or self.plan.samplers.read_text("utf-8") != lines:
-                write_text(self.plan.samplers, lines)
+        for file in filter(None, {server.plan.addresses for server in self.servers}):
+            servers = [server for server in self.servers if server.plan.addresses == file]
+            lines = "".join(f"{server.url}\n" for server in servers)
+            if all(server.listening for server in servers) and not (file.exists() and file.read_text("utf-8") == lines):
+                write_text(file, lines)
 
     def show(self) -> None:
         """Write what the trainers have printed to the same streams of this process."""

@@ -20,7 +20,7 @@ class RewardOptions:
     """Limits of reward functions, addresses, code and judges."""
 
     reward_timeout: float = 600.0
-    """seconds after which a call of a reward function, or a request to an address or judge, has failed"""
+    """seconds after which a call of a reward function, or a request to an address, judge or reference, has failed"""
     allow_code_execution: bool = False
     """let `code:` run what a model has written, in a sandbox of this machine"""
     code_workers: int = 0

@@ -186,6 +186,7 @@ def kl_in_loss(models: Models, options: OnlineOptions, batch: Batch, logps: Tens
     """Return the estimate of KL from the reference at every token [M] of a minibatch, with its gradient."""
     if options.estimator != "full":
         return kl.estimate(options.estimator, logps, old["ref_logps"])
+    assert isinstance(models.reference, Decoder)  # the options refuse servers here
     with models.runtime.autocast():
         return forward.masked_kls(models.policy, models.reference, batch, options.temperature)
 

@@ -197,11 +197,11 @@ def collect_experience(
 
     purpose: names and numbers that decide the random numbers. source: of the answers; by default our engine.
     """
-    runtime, limit = models.runtime, options.max_tokens_per_pass
+    limit = options.max_tokens_per_pass
     source = source or PolicySampler(models, options)
     rollout, staleness = source.rollout([prompt.ids for prompt in prompts], purpose, samples, bars("answers"))
     rows = rollout.rows()
-    ref_logps = forward.compute_logprobs(models.reference, rows, runtime, limit, options.temperature, bars("reference"))
+    ref_logps = models.reference_logprobs(rows, limit, options.temperature, bars("reference"))
     texts = [prompt.prompt for prompt in prompts]
     parts = score_rollout(models.reward, rollout, texts, models.tokenizer, bars("scores"))
     reward_metrics, raw_scores = models.reward.metrics(parts), models.reward.total(parts)

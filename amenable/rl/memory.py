@@ -105,7 +105,9 @@ def peak_bytes(
 
 def describe_sharing(algorithm: Algorithm, models: Models) -> str:
     """Return a line on weights that several models of a run have in common; empty where there are none."""
-    modules = {**algorithm.models, "reference": models.reference}
+    modules = dict(algorithm.models)
+    if isinstance(models.reference, nn.Module):
+        modules["reference"] = models.reference
     for reward in models.reward.models:
         modules |= {f"reward {reward.folder} {i}".removesuffix(" 1"): m.model for i, m in enumerate(reward.members, 1)}
     owners: dict[int, list[str]] = {}

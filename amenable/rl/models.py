@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from amenable.data.mixture import data_inputs
 from amenable.models.decoder import Decoder
@@ -15,11 +16,14 @@ from amenable.models.sharding import is_sharded, shard_frozen
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import Reward, load_reward, reward_inputs
 from amenable.rl.options import OnlineOptions
+from amenable.rl.remote_reference import RemoteReference, connect_reference
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, loading
+from amenable.train import defaults, forward, loading
 from amenable.train.defaults import Traits
+from amenable.train.forward import Row
 from amenable.train.loading import Base
+from amenable.train.log import Progress, silent
 from amenable.train.runtime import Runtime
 
 
@@ -28,12 +32,12 @@ class Models:
     """Policy, frozen reference, tokenizer, reward, and the runtime they are on."""
 
     policy: Decoder
-    reference: Decoder
+    reference: Decoder | RemoteReference
     tokenizer: Tokenizer
     reward: Reward
     runtime: Runtime
     frozen: tuple[nn.Module, ...] = ()
-    """every model that is held and only read, the reference among them"""
+    """every model that is held and only read, the reference among them unless it is on servers"""
     other_reference: bool = False
     """the reference is another model than the policy as it starts"""
 
@@ -41,6 +45,14 @@ class Models:
     def starts_at_reference(self) -> bool:
         """True unless the reference is another model, or lacks virtual tokens that the policy starts with."""
         return not self.other_reference and self.policy.num_virtual_tokens == self.reference.num_virtual_tokens
+
+    def reference_logprobs(
+        self, rows: Sequence[Row], max_tokens: int, temperature: float, progress: Progress = silent
+    ) -> list[Tensor]:
+        """Return the reference's log-probabilities of each row's loss mask, as `forward.compute_logprobs` does."""
+        if isinstance(self.reference, RemoteReference):
+            return self.reference.logprobs(rows, max_tokens, temperature, progress)
+        return forward.compute_logprobs(self.reference, rows, self.runtime, max_tokens, temperature, progress)
 
     @property
     def context_length(self) -> int:
@@ -52,22 +64,35 @@ class Models:
 def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
     """Load policy, reference and reward; dropout off in all.
 
-    Reference, and reward models that are adapters on it, share its weights; so does a policy of adapters.
+    Reference, and reward models that are adapters on it, share its weights; so does a policy of adapters. A reference
+    on servers is not loaded.
     """
+    urls, folder = options.reference_url, options.reference_folder
+    served = connect_reference(urls, folder, runtime, options.scoring.reward_timeout)
     policy, tokenizer = loading.load_policy(options.model, runtime)
     options.adapt(policy, options.model, tokenizer, runtime)
-    if options.reference_model is None:
-        reference = loading.load_reference(policy, options.model, runtime)
-    else:
-        reference = loading.load_frozen(options.reference_model, tokenizer, runtime)
+    if served is not None:
+        loading.require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
+    reference = served or load_reference(options, policy, tokenizer, runtime)
     base = base_of(options, reference)
     reward = load_reward(options.reward, runtime, options.max_tokens_per_pass, base, options.scoring)
-    frozen = (reference, *(each.model for model in reward.models for each in model.members))
+    held = [] if isinstance(reference, RemoteReference) else [reference]
+    frozen = (*held, *(each.model for model in reward.models for each in model.members))
     return Models(policy, reference, tokenizer, reward, runtime, frozen, options.reference_model is not None)
 
 
-def base_of(options: OnlineOptions, reference: Decoder) -> Base:
-    """Return the reference as a model whose weights reward models that are adapters on it may share."""
+def load_reference(options: OnlineOptions, policy: Decoder, tokenizer: Tokenizer, runtime: Runtime) -> Decoder:
+    """Load the frozen model that KL is measured from."""
+    if options.reference_model is None:
+        return loading.load_reference(policy, options.model, runtime)
+    return loading.load_frozen(options.reference_model, tokenizer, runtime)
+
+
+def base_of(options: OnlineOptions, reference: Decoder | RemoteReference) -> Base | None:
+    """Return the reference as a model whose weights reward models that are adapters on it may share; None for one on
+    servers."""
+    if isinstance(reference, RemoteReference):
+        return None
     if options.reference_model is not None:
         return Base.of(options.reference_model, reference)
     return Base.of(options.model, reference, options.lora.bits)

@@ -26,6 +26,9 @@ class OnlineOptions(SamplerOptions, AdapterOptions):
     """policy as it starts"""
     reference_model: Path | None = None
     """frozen model that KL is measured from; by default the policy as it starts"""
+    reference_url: tuple[str, ...] = ()
+    """addresses of servers of that model, in place of loading it: http://127.0.0.1:8018/logprobs/NAME, by `amenable
+    serve --models NAME=FOLDER`; or a file of them, which is read again where a server is lost"""
     reward: Specs = ("runs/reward",)
     """scores the answers: a reward model's folder, FOLDER:LABEL, FILE.py:FUNCTION, a rule such as match:answer or
     length:4-30, or an http address; several are added, each SPEC or SPEC=WEIGHT"""
@@ -126,6 +129,7 @@ class OnlineOptions(SamplerOptions, AdapterOptions):
         )
         full = self.kl_in == "reward" and self.kl_estimator == "full"
         plan.forbid(full, problem, "give --kl-in loss, or --kl-estimator k1")
+        self.require_reference()
         problem = f"dynamic_sampling compares the answers to a prompt, and num_generations is {self.num_generations}"
         plan.forbid(self.dynamic_sampling and self.num_generations < 2, problem, "sample 2 or more")
         if self.max_new_tokens is not None:
@@ -148,6 +152,17 @@ class OnlineOptions(SamplerOptions, AdapterOptions):
             plan.forbid(self.virtual_tokens, "vLLM takes no virtual tokens", "use --sampler amenable, or --lora.rank")
             kinds = [name for name in ("dora", "bits") if getattr(self.lora, name)]
             plan.forbid(kinds, f"lora.{' '.join(kinds)} with --sampler vllm", "use --sampler amenable, or plain LoRA")
+
+    def require_reference(self) -> None:
+        """Raise InputError for a reference on servers where its weights are needed here."""
+        other = "kl_estimator full" if self.estimator == "full" else "lora.bits" if self.lora.bits else None
+        problem = f"{other} with --reference-url: a server has log-probabilities of tokens by unquantized weights alone"
+        plan.forbid(self.reference_url and other, problem, "leave one out")
+
+    @property
+    def reference_folder(self) -> Path:
+        """Folder of the frozen model that KL is measured from."""
+        return self.reference_model or self.model
 
     @property
     def weighs_samples(self) -> bool:

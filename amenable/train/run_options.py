@@ -29,7 +29,7 @@ from amenable.train.trackers import TrackerName
 MAY_CHANGE_ON_RESUME = (
     *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
     *("inspect_batch", "max_kl", "scoring", "track", "track_project", "processes", "placement", "async_save"),
-    "sampler_url",
+    *("sampler_url", "reference_url"),
 )
 """options that may change when a run resumes: they say where and how it computes, and not its result"""
 

@@ -12,7 +12,7 @@ import pytest
 from amenable.cli import main
 from amenable.cluster import launch
 from amenable.cluster.launch import launch_on_ray, run_plan, shared_folder
-from amenable.cluster.resources import Resources, RewardShare, SamplerShare, TrainerShare
+from amenable.cluster.resources import ReferenceShare, Resources, RewardShare, SamplerShare, TrainerShare
 from amenable.errors import InputError
 from amenable.generation.vllm_worker import WORKER
 from amenable.models.lora import LoraOptions
@@ -66,9 +66,9 @@ def test_samplers_are_vllm_servers_of_the_policys_model(tmp_path: Path) -> None:
     samplers = SamplerShare(count=2, python="other/python", options=("--max-model-len", "64"))
     plan = run_plan("ppo", config, Resources(samplers=samplers), 3, tmp_path)
     assert from_yaml(ppo.Config, tmp_path / "config.yaml").sampler_url == (str(tmp_path / "samplers"),)
-    assert [(server.name, server.bundle, server.fixed) for server in plan.servers] == [
-        ("sampler 0", 3, False),
-        ("sampler 1", 4, False),
+    assert [(server.name, server.bundle, server.addresses) for server in plan.servers] == [
+        ("sampler 0", 3, tmp_path / "samplers"),
+        ("sampler 1", 4, tmp_path / "samplers"),
     ]
     command = " ".join(plan.servers[0].command("127.0.0.1", 8100))
     assert command == (
@@ -84,16 +84,28 @@ def test_reward_models_are_served_and_known_by_their_folders(tmp_path: Path) -> 
     rewards = (RewardShare(model="runs/gold"), RewardShare(model="runs/reward"))
     plan = run_plan("ppo", config, Resources(rewards=rewards), 1, tmp_path)
     addresses = json.loads(plan.environment(["http://127.0.0.1:1", "http://127.0.0.1:2"])[SERVED])
-    assert addresses == {
-        "runs/gold": "http://127.0.0.1:1/rewards/reward",
-        "runs/reward": "http://127.0.0.1:2/rewards/reward",
-    }
-    assert all(server.fixed and server.bundle == 0 for server in plan.servers)
+    assert addresses == {"runs/gold": "http://127.0.0.1:1", "runs/reward": "http://127.0.0.1:2"}
+    assert all(
+        (server.bundle, server.path, server.addresses) == (0, "/rewards/reward", None) for server in plan.servers
+    )
     command = plan.servers[1].command("127.0.0.1", 8200)
     assert command[:6] == [sys.executable, "-m", "amenable", "serve", "--reward-models", "reward=runs/reward"]
     assert command[6:10] == ["--host", "127.0.0.1", "--port", "8200"] and command[-4:] == [
         *("--precision", "fp32", "--threads", "1")
     ]
+
+
+def test_references_are_servers_of_the_model_that_kl_is_measured_from(tmp_path: Path) -> None:
+    config = ppo.Config(model=Path("runs/brief"), reference_model=Path("runs/sft"), device=FP32)
+    rewards, references = (RewardShare(model="runs/reward"),), ReferenceShare(count=2)
+    plan = run_plan("ppo", config, Resources(rewards=rewards, references=references), 1, tmp_path)
+    assert from_yaml(ppo.Config, tmp_path / "config.yaml").reference_url == (str(tmp_path / "references"),)
+    assert list(json.loads(plan.environment(["a", "b", "c"])[SERVED]).items()) == [("runs/reward", "a")]
+    own = {"bundle": 0, "path": "/logprobs/reference", "addresses": tmp_path / "references"}
+    for number, server in enumerate(plan.servers[1:]):
+        assert {**vars(server), **own, "name": f"reference {number}"} == vars(server)
+    commands = [server.command("127.0.0.1", 8300) for server in plan.servers[1:]]
+    assert commands[0][3:6] == ["serve", "--models", "reference=runs/sft"] and commands[0] != commands[1]
 
 
 @pytest.mark.usefixtures("with_ray")
@@ -108,6 +120,13 @@ def test_reward_models_are_served_and_known_by_their_folders(tmp_path: Path) -> 
             "samplers: {count: 1}",
             {"sampler": "vllm", "sampler_url": ("http://127.0.0.1:1",)},
             "the resources name samplers, and --sampler-url others",
+        ),
+        ("sft", "references: {count: 1}", {}, "the resources name servers of a reference; 'sft' has none"),
+        (
+            "ppo",
+            "references: {count: 1}",
+            {"reference_url": ("http://127.0.0.1:1",)},
+            "the resources name servers of a reference, and --reference-url others",
         ),
         ("ppo", "rewards: [{model: runs/other}]", {}, "runs/other: the resources name a reward that --reward does not"),
         ("sft", "rewards: [{model: runs/other}]", {}, "runs/other: the resources name a reward that --reward does not"),

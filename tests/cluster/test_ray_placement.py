@@ -111,14 +111,15 @@ Start = Callable[[str], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> Start:
-    """start(name): a PPO of two trainers, a sampler and a reward server by Ray, in runs/NAME."""
+    """start(name): a PPO of two trainers, with servers of samples, rewards and the reference by Ray, in runs/NAME."""
     sampler = tmp_path / "sampler"
     sampler.write_text(SAMPLER.format(python=sys.executable, root=str(ROOT)), "utf-8")
     sampler.chmod(0o755)
     resources = {
         "trainer": {"workers": 2, "cpus": 0.5},
         "samplers": {"count": 1, "cpus": 0.5, "python": str(sampler)},
-        "rewards": [{"model": str(judge), "cpus": 0.5}],
+        "rewards": [{"model": str(judge), "cpus": 0.25}],
+        "references": {"count": 1, "cpus": 0.25},
     }
     options = f"""ppo --model {assistant} --reward {judge} --data {files.prompts} --sampler vllm --max-steps 6
         --prompts-per-step 4 --num-mini-batches 1 --kl-coef 0.05 --max-new-tokens 8 --temperature 0.7 --save-steps 1
@@ -177,15 +178,16 @@ def test_a_run_that_loses_servers_and_trainers_has_the_same_result(
     wait_for_steps(tmp_path, "lossy", 1)
     os.kill(parent(sampler_of(assistant)), signal.SIGKILL)
     wait_for_steps(tmp_path, "lossy", 2)
-    (server,) = running("amenable serve", str(judge))
-    os.kill(int(server.name), signal.SIGKILL)
+    for model in (judge, assistant):
+        (server,) = running("amenable serve", f"={model}")
+        os.kill(int(server.name), signal.SIGKILL)
     wait_for_steps(tmp_path, "lossy", 3)
     os.kill(parent(trainers(tmp_path, "lossy")[1]), signal.SIGKILL)
     wait_for_steps(tmp_path, "lossy", 5)
     os.kill(trainers(tmp_path, "lossy")[0], signal.SIGKILL)
     _, err = lossy.communicate(timeout=400)
     assert lossy.returncode == 0, err
-    for name in ("sampler 0", f"the server of {judge}"):
+    for name in ("sampler 0", f"the server of {judge}", "reference 0"):
         assert f"{name} was lost (signal 9); it is started again (1 of 3 times)" in err
     for line in ("trainer 1 of 2 was lost (signal 9); all go on", "trainer 0 of 2 was lost (signal 9); all go on"):
         assert line in err

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from amenable.cluster.resources import Resources, RewardShare, SamplerShare, TrainerShare, read_resources
+from amenable.cluster.resources import (
+    ReferenceShare,
+    Resources,
+    RewardShare,
+    SamplerShare,
+    TrainerShare,
+    read_resources,
+)
 from amenable.errors import InputError
 
 TEXT = """
@@ -12,6 +19,7 @@ trainer: {workers: 2, cpus: 0.5}
 samplers: {count: 2, gpus: 1, python: .venv-vllm/bin/python, options: [--max-model-len, "512"]}
 rewards:
 - {model: runs/reward, cpus: 0.5, gpus: 1}
+references: {count: 2, cpus: 0.25}
 restarts: 5
 """
 
@@ -27,6 +35,7 @@ def test_the_file_is_read(tmp_path: Path) -> None:
         TrainerShare(cpus=0.5, workers=2),
         SamplerShare(1.0, 1.0, 2, ".venv-vllm/bin/python", ("--max-model-len", "512")),
         (RewardShare(0.5, 1.0, "runs/reward"),),
+        ReferenceShare(0.25, count=2),
         5,
     )
     assert read_resources(None) == read(tmp_path, "") == Resources()
@@ -38,9 +47,9 @@ def test_the_documented_file_is_one(tmp_path: Path) -> None:
     assert (resources.trainer.workers, resources.samplers.count, len(resources.rewards)) == (2, 1, 1)
 
 
-def test_reward_servers_are_on_the_first_trainers_node(tmp_path: Path) -> None:
+def test_servers_of_rewards_and_references_are_on_the_first_trainers_node(tmp_path: Path) -> None:
     bundles = read(tmp_path, TEXT).bundles(2)
-    assert bundles == [{"CPU": 1.0, "GPU": 1.0}, {"CPU": 0.5}, *[{"CPU": 1.0, "GPU": 1.0}] * 2]
+    assert bundles == [{"CPU": 1.5, "GPU": 1.0}, {"CPU": 0.5}, *[{"CPU": 1.0, "GPU": 1.0}] * 2]
     assert Resources().bundles(1) == [{"CPU": 1.0}]
 
 
@@ -55,6 +64,7 @@ def test_reward_servers_are_on_the_first_trainers_node(tmp_path: Path) -> None:
         ("samplers: {count: 1.5}", "'samplers.count' is 1.5, not int"),
         ("rewards: [{cpus: 1}]", "a reward server has no model; write model: FOLDER"),
         ("rewards: [{model: a}, {model: a}]", "the reward server of a is given twice"),
+        ("references: {count: -1}", "count is -1"),
         ("restarts: -1", "restarts is -1"),
         ("samplers: [", "not readable as YAML"),
     ],

@@ -88,7 +88,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # or lines of two processes could mix
 
     def run(code: str, workers: int = 2, local: bool = True, **changes: Any) -> tuple[int, LocalPlacement]:
-        plan = RunPlan(program(code), workers, Share(), (), tmp_path / "samplers", lambda urls: {}, 2)
+        plan = RunPlan(program(code), workers, Share(), (), tmp_path, lambda urls: {}, 2)
         placement = LocalPlacement(local)
         try:
             return Supervisor(replace(plan, **changes), placement, tmp_path).run(), placement
@@ -99,8 +99,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
     return run
 
 
-def server_of(code: str, fixed: bool = False) -> ServerPlan:
-    return ServerPlan("sampler 0", 2, Share(), lambda host, port: [*program(code), str(port)], {}, fixed)
+def server_of(code: str, addresses: Path | None = None) -> ServerPlan:
+    return ServerPlan("sampler 0", 2, Share(), lambda host, port: [*program(code), str(port)], {}, "", addresses)
 
 
 def test_trainers_have_ranks_and_are_shown(run: Any, capfd: pytest.CaptureFixture[str]) -> None:
@@ -188,7 +188,8 @@ def test_a_lost_server_comes_back(fixed: bool, run: Any, tmp_path: Path, capfd: 
         "port = lines()[1].split()[1]\n"
         f"while not {fixed} and not open('samplers').read().endswith(f':{{port}}\\n'):\n    time.sleep(0.02)"
     )
-    assert run(trainer, workers=1, servers=(server_of(server, fixed),))[0] == 0
+    servers = (server_of(server, None if fixed else tmp_path / "samplers"),)
+    assert run(trainer, workers=1, servers=servers)[0] == 0
     first, second = (line.split()[1] for line in count.read_text().splitlines())
     assert (first == second) == fixed and (tmp_path / "samplers").exists() != fixed
     err = capfd.readouterr().err

@@ -48,7 +48,7 @@ def test_every_training_stage_has_them_all(stage: str) -> None:
     assert issubclass(config, TrainingOptions)
     names = {field.name for field in dataclasses.fields(config)}
     assert {field.name for field in dataclasses.fields(TrainingOptions)} <= names
-    assert set(MAY_CHANGE_ON_RESUME) - {"max_kl", "scoring", "sampler_url"} <= names
+    assert set(MAY_CHANGE_ON_RESUME) - {"max_kl", "scoring", "sampler_url", "reference_url"} <= names
 
 
 @pytest.mark.parametrize("stage", ["sample", "annotate", "evaluate"])

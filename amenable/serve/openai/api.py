@@ -3,6 +3,7 @@
     POST /v1/chat/completions, /v1/completions    streamed (server-sent events) or whole;  GET /v1/models
     POST /score                                   a reward model's scores of answers to a prompt;  GET lists the models
     POST /rewards/NAME                            its scores of answers to many prompts, as `--reward http://...` asks
+    POST /logprobs/NAME                           log-probabilities of ids, as `--reference-url` wants them;  GET facts
     POST /feedback/thumb, /feedback/ranking       ratings of answers; on disk before they are acknowledged
     GET  /health, /metrics, / (the page)
 
@@ -44,9 +45,17 @@ from amenable.serve.openai.feedback_routes import add_feedback
 from amenable.serve.openai.prompt_building import chat_prompt_ids, completion_prompt_ids, prompt_messages, split_prefix
 from amenable.serve.openai.response_formats import ChatFormat, TextFormat
 from amenable.serve.openai.scheduler import GenerationRequest
-from amenable.serve.openai.schemas import ChatRequest, CompletionRequest, RewardBatch, SamplingRequest, ScoreRequest
+from amenable.serve.openai.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    LogprobsRequest,
+    RewardBatch,
+    SamplingRequest,
+    ScoreRequest,
+)
 from amenable.serve.openai.streaming import CompletionResponse
 from amenable.serve.web_pages import add_static, static_routes
+from amenable.train.examples import to_row
 
 FILES = static_routes({"/": "chat.html"}, "chat.css", "chat.js", "chat-rank.js", "chat-store.js")
 OPEN_PATHS = frozenset({*FILES, "/health", "/login"})
@@ -140,6 +149,15 @@ def add_models(app: FastAPI, state: AppState) -> None:
     def score_batch(name: str, body: RewardBatch) -> dict[str, Any]:
         prompts = [tuple(prompt_messages(turns)) for turns in body.prompts]
         return {"scores": reward_model_of(state, name).scores(prompts, body.completions, body.ended)}
+
+    @app.get("/logprobs/{name}")
+    def facts(name: str) -> dict[str, Any]:
+        return model_of(state, name).facts
+
+    @app.post("/logprobs/{name}")
+    def logprobs(name: str, body: LogprobsRequest) -> dict[str, Any]:
+        rows = [to_row(ids[:first], ids[first:]) for ids, first in zip(body.rows, body.first)]
+        return {"logprobs": model_of(state, name).logprobs(rows, body.temperature)}
 
 
 def seed_of(body: SamplingRequest) -> int:

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from amenable.data.types import Conversation, Message, Prompt
 from amenable.evaluation.answering import LoadedModel
 from amenable.feedback.store import Store
 from amenable.generation.requests import Completion
+from amenable.hash_cache import model_hash
 from amenable.rewards.best_of import BestOf
 from amenable.rewards.functions import RewardFunction
 from amenable.serve.errors import APIError
 from amenable.serve.openai.scheduler import Scheduler
 from amenable.serve.security import Scope, headers_of, token_of
 from amenable.text.tokenizer import Tokenizer
+from amenable.train import forward
+from amenable.train.forward import Row
 
 Choose = Callable[[Sequence[Completion]], int]
 """completions of a prompt -> the index of the best"""
+MAX_TOKENS_PER_PASS = 8192
+"""ids computed at once of rows whose log-probabilities are wanted, as in training by default"""
+
+
+@dataclass
+class SerialQueue:
+    """Queue of requests that compute in their own threads, one at a time. `slots` bounds those that run or wait."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(8))
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn, and have it in this context. Raises APIError 429 where too many requests wait."""
+        if not self.slots.acquire(blocking=False):
+            raise APIError(429, "the server is busy", code="overloaded", retry_after=2)
+        try:
+            with self.lock:
+                yield
+        finally:
+            self.slots.release()
 
 
 @dataclass
@@ -33,6 +59,8 @@ class ServedModel:
     scheduler: Scheduler
     max_new_tokens: int = 512
     """the limit of a completion whose request has none"""
+    queue: SerialQueue = field(default_factory=SerialQueue)
+    """of requests for log-probabilities"""
 
     @property
     def name(self) -> str:
@@ -46,14 +74,38 @@ class ServedModel:
     def context(self) -> int:
         return self.model.decoder.config.context_length
 
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Facts by which a run knows the model, its tokenizer and its precision."""
+        decoder = self.model.decoder
+        return {
+            "model": model_hash(self.model.folder),
+            "tokenizer": self.tokenizer.fingerprint,
+            "precision": "bf16" if self.model.runtime.bf16 else "fp32",
+            "num_tokens": decoder.num_tokens,
+            "context": self.context,
+        }
+
+    def logprobs(self, rows: Sequence[Row], temperature: float) -> list[list[float]]:
+        """Return the log-probabilities of each row's loss mask. Raises APIError 400 for ids that the model lacks, and
+        for rows beyond its context."""
+        for number, (ids, _) in enumerate(rows):
+            if len(ids) > self.context:
+                raise APIError(400, f"row {number} has {len(ids)} ids, and the model reads {self.context}", "rows")
+            if max(ids) >= self.model.decoder.num_tokens:
+                raise APIError(400, f"row {number} has id {max(ids)}, which the model lacks", "rows")
+        decoder, runtime = self.model.decoder, self.model.runtime
+        with self.queue.turn():
+            logps = forward.compute_logprobs(decoder, rows, runtime, MAX_TOKENS_PER_PASS, temperature)
+        return [part.tolist() for part in logps]
+
 
 @dataclass
 class RewardEndpoint:
-    """A reward function behind /score. One request runs at a time; `slots` bounds those that run or wait."""
+    """A reward function behind /score."""
 
     reward: RewardFunction
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(8))
+    queue: SerialQueue = field(default_factory=SerialQueue)
 
     def scores(
         self, prompts: Sequence[Conversation], completions: Sequence[str], ended: Sequence[bool] | None
@@ -64,13 +116,8 @@ class RewardEndpoint:
         for name, values in (("prompts", prompts), ("ended", ended)):
             if len(values) != len(completions):
                 raise APIError(400, f"{len(values)} for {len(completions)} completions", name)
-        if not self.slots.acquire(blocking=False):
-            raise APIError(429, "the server is busy", code="overloaded", retry_after=2)
-        try:
-            with self.lock:
-                return list(self.reward(prompts, completions, ended=ended))
-        finally:
-            self.slots.release()
+        with self.queue.turn():
+            return list(self.reward(prompts, completions, ended=ended))
 
 
 @dataclass

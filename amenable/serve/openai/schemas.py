@@ -264,6 +264,23 @@ class ScoreRequest(ClientBody):
     """true for each completion that ended by itself; all did where this is absent"""
 
 
+class LogprobsRequest(Body):
+    """Rows of ids whose log-probabilities are wanted, from the id `first` of each row to its last."""
+
+    rows: Annotated[list[Ids], Field(min_length=1, max_length=4096, fail_fast=True)]
+    first: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4096, fail_fast=True)]
+    temperature: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """divides the logits"""
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "LogprobsRequest":
+        if len(self.first) != len(self.rows):
+            raise field_error("first", f"{len(self.first)} for {len(self.rows)} rows")
+        if any(first >= len(ids) for first, ids in zip(self.first, self.rows)):
+            raise field_error("first", "a row has no id there")
+        return self
+
+
 class RewardBatch(Body):
     """A batch of completions, each with its prompt. Further fields, columns of the prompts' rows, are ignored."""
 

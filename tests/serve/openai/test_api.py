@@ -11,11 +11,15 @@ from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
+from amenable.hash_cache import model_hash
 from amenable.models import pretrained
 from amenable.rewards.model import ModelReward
 from amenable.rewards.remote import remote_reward
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
+from amenable.train.examples import to_row
+from amenable.train.forward import compute_logprobs
+from amenable.train.loading import load_policy
 from amenable.train.runtime import Runtime
 from tests.serve.conftest import Running
 
@@ -48,6 +52,40 @@ def test_a_reward_model_is_listed_where_it_is_of_use(client: openai.OpenAI, http
         client.models.retrieve("judge")
     score = {"model": "tiny", "messages": ASKED, "completions": ["a"]}
     assert "tiny gives answers" in http.post("/score", json=score).json()["error"]["message"]
+
+
+def test_log_probabilities_of_ids_are_those_of_a_forward_pass(
+    http: httpx.Client, assistant: Path, base: Path, runtime: Runtime
+) -> None:
+    """To the bit, of rows that have a beginning in common and of one that has not."""
+    decoder, tokenizer = load_policy(assistant, runtime)
+    rows = [to_row([1, 30, 40], [50, 60]), to_row([1, 30, 40], [50, 70, 80]), to_row([1], [90])]
+    body = {"rows": [ids for ids, _ in rows], "first": [3, 3, 1], "temperature": 0.7}
+    answers = http.post("/logprobs/tiny", json=body).json()["logprobs"]
+    assert answers == [part.tolist() for part in compute_logprobs(decoder, rows, runtime, 8192, 0.7)]
+    facts = http.get("/logprobs/tiny").json()
+    assert facts["tokenizer"] == tokenizer.fingerprint and facts["precision"] == "fp32"
+    assert (facts["num_tokens"], facts["context"]) == (tokenizer.vocab_size, 64)
+    assert facts["model"] == model_hash(assistant) != http.get("/logprobs/plain").json()["model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "problem"),
+    [
+        ("tiny", {"rows": [[1, 2], [1, 5000]], "first": [1, 1]}, "row 1 has id 5000, which the model lacks"),
+        ("tiny", {"rows": [[1] * 65], "first": [1]}, "row 0 has 65 ids, and the model reads 64"),
+        ("tiny", {"rows": [[1, 2]], "first": [2]}, "a row has no id there"),
+        ("tiny", {"rows": [[1, 2]], "first": [1, 1]}, "2 for 1 rows"),
+        ("tiny", {"rows": [[1, 2]], "first": [0]}, "first.0"),
+        ("tiny", {"rows": [[1, 2]], "first": [1], "temperature": 0}, "temperature"),
+        ("judge", {"rows": [[1, 2]], "first": [1]}, "judge is a reward model"),
+    ],
+)
+def test_rows_without_log_probabilities_are_refused(
+    name: str, body: dict[str, Any], problem: str, http: httpx.Client
+) -> None:
+    reply = http.post(f"/logprobs/{name}", json=body)
+    assert 400 <= reply.status_code < 500 and problem in reply.json()["error"]["message"]
 
 
 def test_a_chat_is_what_the_model_says(client: openai.OpenAI, assistant: Path) -> None:
