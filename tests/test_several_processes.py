@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,15 +19,20 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from amenable import launcher
+import amenable
+from amenable import launcher, processes
 from amenable.cli import main
 from amenable.data.files import read_json_lines
+from amenable.errors import InputError
 from amenable.models import presets
 from amenable.models.lora import LoraOptions
+from amenable.ranks import STORE
+from amenable.serve import serve
 from amenable.stages import dpo, grpo, kto, online_dpo, ppo, pretrain, reward, rloo, sft, trpo
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run_options import plain_values
 from amenable.train.runtime import DeviceOptions
+from tests.serve.conftest import running
 
 FP32 = DeviceOptions("cpu", "fp32", 1)
 RUN_ALL = """
@@ -207,6 +215,18 @@ def test_divided_weights_with_adapters_or_layers_computed_again(runs: dict[str, 
 
 
 @pytest.mark.slow
+def test_a_reference_on_a_server_has_the_result_of_one_in_memory(runs: dict[str, Any], tmp_path: Path) -> None:
+    """Which one process holds, and two ask for."""
+    config = serve.Config(models=(f"a={runs['ppo'].model}",), labels_db=tmp_path / "served.db", device=FP32)
+    with running(config) as server:
+        served = replace(runs["ppo"], reference_url=(f"{server.url}/logprobs/a",))
+        together = run_both(("ppo",), 2, {"ppo": served}, tmp_path)("ppo")[1]
+    alone = tmp_path / "memory"
+    assert main(command_of("ppo", runs["ppo"], alone)) == 0
+    require_equal((alone, together))
+
+
+@pytest.mark.slow
 def test_divided_weights_in_the_processors_memory(runs: dict[str, Any], tmp_path: Path) -> None:
     """On a processor they are there in any case: the policy changes nothing."""
     folders = run_both(QUICK, 2, runs, tmp_path, "--optimizer.fsdp", "--optimizer.fsdp-offload")
@@ -271,6 +291,54 @@ def test_the_group_ends_with_the_process_that_is_killed(runs: dict[str, Any], tm
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "process 1 of 2 was killed by signal 9; repeat the command" in errors
     assert "Traceback" not in errors
+
+
+def on_nodes(command: Sequence[str], folders: Sequence[Path], **environments: Sequence[str]) -> list[str]:
+    """Run a command in a process of a group for each folder, as on nodes of their own; return what each printed."""
+    shared = {**os.environ, "WORLD_SIZE": str(len(folders)), STORE: str(folders[0].with_name("store"))}
+    members = []
+    for number, folder in enumerate(folders):
+        own = {"RANK": str(number), **{name: values[number] for name, values in environments.items()}}
+        program = [sys.executable, "-m", "amenable", *command]
+        member = subprocess.Popen(program, env={**shared, **own}, cwd=folder, stderr=subprocess.PIPE, text=True)
+        members.append(member)
+    errors = [member.communicate(timeout=120)[1] for member in members]
+    assert [member.returncode for member in members] == [2] * len(members), errors
+    return errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("differs", ["data", "code", "--beta"])
+def test_nodes_with_other_data_code_or_options_are_one_line(
+    differs: str, files: Any, assistant: Path, tmp_path: Path
+) -> None:
+    """Before a model is loaded, and nothing is written."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    root = str(Path(amenable.__file__).parent.parent)
+    paths, out = [root, root], tmp_path / "out"
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        text = files.pairs.read_text("utf-8")
+        (folder / "pairs.jsonl").write_text(text + text.splitlines(True)[0] * (number * (differs == "data")), "utf-8")
+        (folder / "options.yaml").write_text(f"beta: {0.1 + 0.1 * number * (differs == '--beta')}\n", "utf-8")
+    if differs == "code":
+        shutil.copytree(Path(root) / "amenable", folders[1] / "amenable")
+        with (folders[1] / "amenable" / "errors.py").open("a") as file:
+            file.write("# a line more\n")
+        paths = [root, str(folders[1])]
+    command = ["dpo", "--config", "options.yaml", "--model", str(assistant), "--data", "pairs.jsonl", "--out", str(out)]
+    errors = on_nodes([*command, "--device", "cpu", "--threads", "1"], folders, PYTHONPATH=paths)
+    assert errors[0].startswith(f"amenable: the processes have different {differs}: ") and errors[0].count("\n") == 1
+    assert errors[0].endswith("give every process the same code, options and data\n") and not out.exists()
+
+
+def test_a_port_in_use_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        group = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in {**group, "MASTER_PORT": str(server.getsockname()[1])}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(InputError, match=r"cannot reach each other .*in use.*; free the port, or give torchrun"):
+            processes.join()
 
 
 @pytest.mark.slow

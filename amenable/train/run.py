@@ -101,10 +101,14 @@ class Run:
         """Return True if this run has already finished; otherwise lock an existing directory to resume it.
 
         Raises InputError for a directory that holds another run or other files, or that another process works in, and
-        for a tracker that is not installed. Of several processes the first looks.
+        for a tracker that is not installed. Of several processes the first looks, and all have to have the same inputs.
         """
         answer = processes.from_first(lambda: {"finished": self.find_finished(), "longer": self.longer})
         self.longer = answer["longer"]
+        if processes.size() > 1 and not answer["finished"]:
+            options = {f"--{name.replace('_', '-')}": value for name, value in yaml.safe_load(self.yaml()).items()}
+            facts = options | shared_facts("", self.lineage()["inputs"])
+            processes.require_same(facts, "give every process the same code, options and data")
         return answer["finished"]
 
     def find_finished(self) -> bool:
@@ -135,9 +139,6 @@ class Run:
         `steps` warns if it resumes in another environment than the `runtime` of the steps before.
         """
         self.schedule, self.runtime = schedule, runtime
-        if processes.size() > 1:
-            facts = shared_facts(self.yaml(), self.lineage()["inputs"])
-            processes.require_same(facts, "give every process the same code, options and data")
         processes.from_first(lambda: self.begin_directory(schedule))
 
     def begin_directory(self, schedule: Schedule | None) -> None:
