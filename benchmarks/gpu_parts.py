@@ -17,10 +17,16 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
+from amenable.models.attention import step_rows
+from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
+from amenable.models.inference import for_generation
 from amenable.models.presets import MODERN, preset
+from amenable.models.published_shapes import shape_of
 from amenable.recipes import demo
 from amenable.recipes.pipeline import StageRun, stage_runs
 from amenable.rl import memory as rl_memory
@@ -48,10 +54,11 @@ SMALL_QWEN = replace(
     rope_theta=1e6,
 )
 """shape of Qwen3-0.6B, with a shorter context"""
+LLAMA_1B = replace(shape_of("Llama-3.2-1B"), context_length=2048)
 TINY = workloads.SIZES["smoke"].shape
 TINY_WORLD = Sizes(12, 200, 20, 40, 11, 20, 20, 20, 20, 8, 20, 10, 8)
 TESTS = Path(__file__).parent.parent / "tests"
-TEST_SECONDS = 100
+TEST_SECONDS = 80
 
 DATA_SHEET = (
     ("B200", 2250e12, 8.0e12),
@@ -180,20 +187,26 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def training(setting: Setting) -> Iterator[Figure]:
-    """Train a GPT of 124M parameters: rows of the whole context, the data's path from lists to the device included."""
-    name, shape, rows, steps = ("tiny", TINY, 2, 2) if setting.tiny else ("124M", GPT2, 32, 5)
-    lengths = [min(shape.context_length, 1024)] * rows
-    data = [text_row(ids) for ids in workloads.sequences(workloads.Size(shape), lengths)]
-    optimizer = OptimizerConfig(learning_rate=3e-4)
-    workload = workloads.next_token("training", shape, data, optimizer, sum(lengths), setting.runtime)
-    for number in range(2):
-        workload.step(number)
-    seconds = median(setting.seconds_of(partial(workload.step, number)) for number in range(steps))
-    work = workloads.training_work("training", shape, data)
-    yield Figure(f"training, {name}", sum(lengths) / seconds, "tokens/s", f"{rows} x {lengths[0]} tokens a step")
-    flops = work.flops / seconds
-    yield Figure("MFU", flops / 1e12, "TFLOP/s", share(flops, setting.limits()[0], 1e12, "TFLOP/s"))
-    yield Figure("peak memory", setting.peak_bytes() / 2**30, "GiB")
+    """Pretrain and fine-tune models of 124M and 1B parameters, the data's path from lists to the device included. Rows
+    are of one length in pretraining; in SFT of mixed lengths, with answers trained, as many tokens in all."""
+    shapes = {"tiny": (TINY, 2)} if setting.tiny else {"124M": (GPT2, 32), "1B": (LLAMA_1B, 16)}
+    limit, steps = setting.limits()[0], 2 if setting.tiny else 5
+    for name, (shape, count) in shapes.items():
+        size = workloads.Size(shape, rows=count, length=min(shape.context_length, 1024))
+        texts = [text_row(ids) for ids in workloads.sequences(size, [size.length] * count)]
+        for kind, rows in {"pretraining": texts, "SFT": workloads.dialogues(size, 2 * count)}.items():
+            tokens = sum(len(ids) for ids, _ in rows)
+            optimizer = OptimizerConfig(learning_rate=3e-4)
+            workload = workloads.next_token(kind, shape, rows, optimizer, count * size.length, setting.runtime)
+            for number in range(2):
+                workload.step(number)
+            seconds = median(setting.seconds_of(partial(workload.step, number)) for number in range(steps))
+            yield Figure(f"{kind}, {name}", tokens / seconds, "tokens/s", workloads.described(rows))
+            flops = workloads.training_work(kind, shape, rows).flops / seconds
+            yield Figure(f"MFU of {kind}, {name}", flops / 1e12, "TFLOP/s", share(flops, limit, 1e12, "TFLOP/s"))
+            yield Figure(f"peak memory of {kind}, {name}", setting.peak_bytes() / 2**30, "GiB")
+            del workload
+            setting.release_memory()
 
 
 def decoding(setting: Setting) -> Iterator[Figure]:
@@ -218,6 +231,84 @@ def step_bytes(shape: DecoderConfig, rows: int, length: float, runtime: Runtime)
     weights = sum(p.numel() for p in Decoder(shape, "meta").layers.parameters())
     cache = 2 * shape.num_layers * shape.kv_head_count * shape.head_size * rows * length
     return width * (weights + shape.vocab_size * shape.hidden_size + cache)
+
+
+def decoding_step(setting: Setting) -> Iterator[Figure]:
+    """Profile a decoding step of a batch of 256: time that the device computes, synchronisations, and the same step
+    replayed from a CUDA graph, which is all that graphs in the engine could gain."""
+    shapes = {"tiny": TINY} if setting.tiny else {"124M": GPT2, "0.6B": SMALL_QWEN}
+    rows, length = (8, 8) if setting.tiny else (256, 160)
+    for name, shape in shapes.items():
+        decoder = Decoder(shape, setting.device).eval()
+        dtype = torch.bfloat16 if setting.runtime.bf16 else torch.float32
+        with setting.runtime.autocast(), torch.inference_mode():
+            model, output = for_generation(decoder)
+            assert isinstance(model, Decoder)
+            cache = Cache(shape, rows, 2 * length, setting.device, dtype)
+            cache.lengths += length
+            ids = torch.zeros(rows, dtype=torch.long, device=setting.device)
+            plain = partial(whole_step, model, output, ids, cache)
+            plain()
+            seconds = median(setting.seconds_of(plain) for _ in range(5))
+            busy, waits = profile_of(setting, plain)
+            replay = graph_of(setting, partial(fixed_step, model, output, ids, cache, cache.lengths.clone()))
+            replayed = median(setting.seconds_of(replay) for _ in range(5))
+        yield Figure(f"a step with its unembedding, {name}", 1e3 * seconds, "ms", f"batch {rows}")
+        yield Figure(f"the device computes, {name}", 1e3 * busy, "ms", f"{busy / seconds:.0%} of the step")
+        yield Figure(f"synchronisations, {name}", waits, "a step")
+        yield Figure(f"replayed from a graph, {name}", 1e3 * replayed, "ms", f"{replayed / seconds:.2f} of the step")
+        del decoder, model, cache, plain, replay
+        setting.release_memory()
+
+
+def whole_step(
+    model: Decoder, output: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor, cache: Cache
+) -> torch.Tensor:
+    """Decode a token of every row, ids [R] -> logits [R, V]."""
+    return output(model.step(ids, cache))
+
+
+def fixed_step(
+    model: Decoder,
+    output: Callable[[torch.Tensor], torch.Tensor],
+    ids: torch.Tensor,
+    cache: Cache,
+    lengths: torch.Tensor,
+) -> Callable[[], torch.Tensor]:
+    """Return a decoding step at these lengths [R], again and again, with everything that reads the host done before."""
+    attend = step_rows(cache, None, lengths)
+    return lambda: output(model.apply_layers(model.embed(ids), lengths, attend))
+
+
+def graph_of(setting: Setting, prepare: Callable[[], Callable[[], torch.Tensor]]) -> Callable[[], Any]:
+    """Return the replay of a function's CUDA graph; on a processor the function."""
+    function = prepare()
+    if setting.device.type != "cuda":
+        return function
+    stream = torch.cuda.Stream(setting.device)
+    stream.wait_stream(torch.cuda.current_stream(setting.device))
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream(setting.device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
+
+
+def profile_of(setting: Setting, function: Callable[[], Any]) -> tuple[float, int]:
+    """Return the seconds that the device computes in a call, and how often the host waits for it; of a processor the
+    seconds of its operations, and how often a number is read from a tensor."""
+    cuda = setting.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as profiled:
+        setting.seconds_of(function)
+    events = profiled.key_averages()
+    waits = ("cudaStreamSynchronize", "cudaEventSynchronize") if cuda else ("aten::_local_scalar_dense",)
+    own = [event for event in events if event.device_type == (DeviceType.CUDA if cuda else DeviceType.CPU)]
+    micros = sum(event.self_device_time_total if cuda else event.self_cpu_time_total for event in own)
+    return micros / 1e6, sum(event.count for event in events if event.key in waits)
 
 
 def online_iteration(setting: Setting) -> Iterator[Figure]:
@@ -280,8 +371,9 @@ def share(value: float, limit: float, unit: float, name: str) -> str:
 PARTS = [
     Part("ceilings", ceilings, 30),
     Part("tests", cuda_tests, TEST_SECONDS + 10),
-    Part("training", training, 60),
-    Part("decoding", decoding, 80),
-    Part("ppo", online_iteration, 110),
-    Part("demo", demo_stages, 90),
+    Part("training", training, 110),
+    Part("decoding", decoding, 70),
+    Part("step", decoding_step, 40),
+    Part("ppo", online_iteration, 80),
+    Part("demo", demo_stages, 60),
 ]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from amenable.models.cache import Cache
+from amenable.models.decoder import Decoder
 from amenable.train.runtime import DeviceOptions
 from benchmarks import gpu, gpu_parts, workloads
 from benchmarks.gpu_parts import Figure, Part, Setting
@@ -86,6 +88,31 @@ def test_the_limit_of_a_decoding_step_by_hand() -> None:
     layers = 28 * (attention + 3 * 1024 * 3072 + 2 * 1024)
     cache = 2 * 28 * 8 * 128 * 256 * 160
     assert gpu_parts.step_bytes(shape, 256, 160, runtime) == 2 * (layers + 151_936 * 1024 + cache)
+
+
+def test_a_step_that_is_replayed_is_one_of_decoding() -> None:
+    setting = Setting(gpu.start_runtime(ONE_THREAD), True)
+    decoder, caches = Decoder(gpu_parts.TINY).eval(), [Cache(gpu_parts.TINY, 4, 9) for _ in range(2)]
+    decoder.init_weights(torch.Generator().manual_seed(0))
+    ids = torch.tensor([5, 6, 7, 8])
+    with torch.inference_mode():
+        for cache in caches:
+            decoder.step(ids, cache)
+        lengths = caches[0].lengths.clone()
+        replay = gpu_parts.graph_of(
+            setting, lambda: gpu_parts.fixed_step(decoder, decoder.logits, ids, caches[0], lengths)
+        )
+        for _ in range(2):
+            replayed = replay()
+        assert torch.equal(replayed, gpu_parts.whole_step(decoder, decoder.logits, ids, caches[1]))
+        assert caches[0].lengths.tolist() == [1] * 4 and caches[1].lengths.tolist() == [2] * 4
+
+
+@pytest.mark.slow
+def test_a_profile_counts_what_the_host_reads() -> None:
+    setting, numbers = Setting(gpu.start_runtime(ONE_THREAD), True), torch.ones(9)
+    seconds, waits = gpu_parts.profile_of(setting, lambda: [float(each) for each in numbers])
+    assert waits == 9 and 0 < seconds < 1
 
 
 def test_the_data_sheet_names_the_longest_match(monkeypatch: pytest.MonkeyPatch) -> None:
