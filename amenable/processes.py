@@ -5,6 +5,9 @@
 Every process reads the same data, draws the same random numbers and takes the same decisions. Sampling and passes over
 rows are divided; their numbers are summed or gathered, so that all that follows is the same in each. What is not
 divided, each computes. The first alone writes files and to the screen. Sums go over gloo, on CUDA over nccl.
+
+Where the products of a model are divided too (tensor parallel, models/tensor_parallel.py), some neighbouring processes
+hold one model and train on the same rows: they count as one in the context `data_parallel`.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from amenable.errors import InputError
 from amenable.ranks import STORE, in_group, is_first, rank, world_size
@@ -30,19 +35,62 @@ BUCKET = 1 << 24
 """numbers of a gradient that are summed at once"""
 T = TypeVar("T")
 
-ALONE: ContextVar[bool] = ContextVar("alone", default=False)
-"""True where a process works for itself: nothing is divided"""
+DATA, TENSOR = "data", "tensor"
+"""dimensions of the mesh of processes: of those that have different rows, and of those that hold parts of one model"""
+MESH: ContextVar[DeviceMesh | None] = ContextVar("mesh", default=None)
+"""the processes as data x tensor, where they divide products; else None"""
+DIVIDES: ContextVar[Literal["all", "data", "none"]] = ContextVar("divides", default="all")
+"""which processes divide work: all, one of each that hold one model, or none where a process works for itself"""
 
 
 def size() -> int:
     """Return the number of processes that work is divided among; 1 where a process works for itself."""
-    return dist.get_world_size() if dist.is_initialized() and not ALONE.get() else 1
+    return dist.get_world_size(group()) if dist.is_initialized() and DIVIDES.get() != "none" else 1
 
 
-def join() -> None:
-    """Join the group of this process, if it is in one. InputError where the others are not to be reached."""
-    if not in_group() or dist.is_initialized():
+def number() -> int:
+    """Return the number of this process among those that work is divided among, from 0."""
+    return dist.get_rank(group()) if size() > 1 else 0
+
+
+def group() -> ProcessGroup | None:
+    """Return the processes that work is divided among; None is all."""
+    mesh = MESH.get()
+    return None if mesh is None or DIVIDES.get() != "data" else mesh.get_group(DATA)
+
+
+def tensor_size() -> int:
+    """Return the number of processes that hold the parts of one model's products; 1 in a process for itself."""
+    mesh = MESH.get()
+    return 1 if mesh is None or DIVIDES.get() == "none" else mesh[TENSOR].size()
+
+
+def mesh_on(device: str) -> DeviceMesh | None:
+    """Return the processes as data x tensor, for tensors on a kind of device; None where they divide no products."""
+    mesh = MESH.get()
+    if mesh is None or mesh.device_type == device:
+        return mesh
+    groups = [mesh.get_group(name) for name in (DATA, TENSOR)]
+    return DeviceMesh.from_group(groups, device, mesh=mesh.mesh, mesh_dim_names=(DATA, TENSOR))
+
+
+def join(tensor_parallel: int = 1) -> None:
+    """Join the group of this process, if it is in one. InputError where the others are not to be reached.
+
+    tensor_parallel: number of neighbouring processes that hold one model; it divides that of all.
+    """
+    if not in_group():
         return
+    if not dist.is_initialized():
+        initialize()
+    if tensor_parallel != tensor_size():
+        shape = world_size() // tensor_parallel, tensor_parallel
+        divided = tensor_parallel > 1
+        MESH.set(init_device_mesh("cpu", shape, mesh_dim_names=(DATA, TENSOR)) if divided else None)
+
+
+def initialize() -> None:
+    """Start the group of this process. InputError where the others are not to be reached."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store = os.environ.get(STORE)
     address = f"file://{store}" if store else "env://"
@@ -58,6 +106,7 @@ def join() -> None:
 
 def leave() -> None:
     """Leave the group."""
+    MESH.set(None)
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -65,11 +114,25 @@ def leave() -> None:
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Let this process work for itself: what it computes in this context is not divided."""
-    token = ALONE.set(True)
+    with dividing("none"):
+        yield
+
+
+@contextlib.contextmanager
+def data_parallel() -> Iterator[None]:
+    """Let processes that hold one model count as one, in this context: they have the same rows."""
+    with dividing("none" if DIVIDES.get() == "none" else "data"):
+        yield
+
+
+@contextlib.contextmanager
+def dividing(members: Literal["all", "data", "none"]) -> Iterator[None]:
+    """Let these processes divide work, in this context."""
+    token = DIVIDES.set(members)
     try:
         yield
     finally:
-        ALONE.reset(token)
+        DIVIDES.reset(token)
 
 
 @contextlib.contextmanager
@@ -119,7 +182,7 @@ def any_of(flag: bool) -> bool:
     if size() == 1:
         return flag
     number = torch.tensor(int(flag))
-    dist.all_reduce(number, dist.ReduceOp.MAX)
+    dist.all_reduce(number, dist.ReduceOp.MAX, group())
     return bool(number)
 
 
@@ -128,10 +191,10 @@ def gather_vectors(own: Tensor) -> list[Tensor]:
     if size() == 1:
         return [own]
     lengths = [torch.zeros(1, dtype=torch.long) for _ in range(size())]
-    dist.all_gather(lengths, torch.tensor([len(own)]))
+    dist.all_gather(lengths, torch.tensor([len(own)]), group())
     room = max(int(length) for length in lengths)
     parts = [torch.zeros(room, dtype=own.dtype) for _ in lengths]
-    dist.all_gather(parts, torch.cat([own, torch.zeros(room - len(own), dtype=own.dtype)]))
+    dist.all_gather(parts, torch.cat([own, torch.zeros(room - len(own), dtype=own.dtype)]), group())
     return [part[: int(length)] for part, length in zip(parts, lengths)]
 
 
@@ -146,7 +209,7 @@ def gather(value: Any) -> list[Any]:
 def summed(tensor: Tensor) -> Tensor:
     """Add up a tensor of every process, in place, and return it. What is 0 in all but one stays exact."""
     if size() > 1:
-        dist.all_reduce(tensor)
+        dist.all_reduce(tensor, group=group())
     return tensor
 
 
@@ -161,22 +224,33 @@ def summed_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     return total
 
 
+@data_parallel()
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Add up the gradients of all processes, in place. A parameter without a gradient in every process stays so; what
-    is divided among the processes has its sum already."""
+    FSDP divides has its sum already. Of processes that hold one model each has the same rows, which count once."""
     if size() == 1:
         return
-    for bucket in buckets(with_gradients([p for p in parameters if not isinstance(p, DTensor)])):
-        grads = [parameter.grad for parameter in bucket if parameter.grad is not None]
+    for bucket in buckets(with_gradients([p for p in parameters if not is_summed(p)])):
+        grads = [local_part(parameter.grad) for parameter in bucket if parameter.grad is not None]
         flat = summed(torch.cat([grad.reshape(-1) for grad in grads]))
         for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
             grad.copy_(part.view_as(grad))
 
 
+def is_summed(parameter: Tensor) -> bool:
+    """Return True for a parameter that FSDP divides: its backward pass adds up gradients."""
+    return isinstance(parameter, DTensor) and parameter.device_mesh.mesh_dim_names != (TENSOR,)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process holds, all of one that is whole; its memory is the tensor's."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def with_gradients(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
     """Return the parameters that have a gradient in any process; where this one has none, it gets zeros."""
     flags = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    dist.all_reduce(flags, dist.ReduceOp.MAX, group())
     chosen = [parameter for parameter, flag in zip(parameters, flags.tolist()) if flag]
     for parameter in chosen:
         if parameter.grad is None:
@@ -190,7 +264,7 @@ def buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     for parameter in parameters:
         if bucket and (
             (parameter.dtype, parameter.device) != (bucket[0].dtype, bucket[0].device)
-            or sum(each.numel() for each in bucket) + parameter.numel() > BUCKET
+            or sum(local_part(each).numel() for each in bucket) + local_part(parameter).numel() > BUCKET
         ):
             yield bucket
             bucket = []
@@ -199,14 +273,56 @@ def buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         yield bucket
 
 
+@data_parallel()
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
     """Return the Euclidean norm of the gradients, summed over the processes; they stay as they are."""
-    if size() == 1:
+    if size() * tensor_size() == 1:
         return float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-    divided = [p.grad.full_tensor() for p in parameters if isinstance(p.grad, DTensor)]
-    plain = with_gradients([p for p in parameters if not isinstance(p, DTensor)])
-    sums = [*divided, *(summed(p.grad.clone()) for p in plain if p.grad is not None)]
-    return math.sqrt(sum(float(grad.double().square().sum()) for grad in sums))
+    having = [p for p in parameters if is_summed(p) and p.grad is not None]
+    having += with_gradients([p for p in parameters if not is_summed(p)])
+    return math.sqrt(sum(float(summed_gradient(p).double().square().sum()) for p in having))
+
+
+def summed_gradient(parameter: nn.Parameter) -> Tensor:
+    """Return a parameter's whole gradient, of all processes; it stays as it is."""
+    grad = cast(Tensor, parameter.grad)
+    if is_summed(parameter):
+        return full_tensor(cast(DTensor, grad))
+    own = summed(local_part(grad).clone())
+    return full_tensor(of_part(own, grad)) if isinstance(grad, DTensor) else own
+
+
+def full_tensor(tensor: DTensor) -> Tensor:
+    """Return the whole of a tensor that processes divide. Of one that both FSDP and products divide the parts are put
+    together among those that have different rows first, as FSDP has divided them last."""
+    if len(tensor.placements) > 1 and type(tensor.placements[0]) is not Shard:
+        tensor = tensor.redistribute(placements=[Replicate(), *tensor.placements[1:]])
+    return tensor.full_tensor()
+
+
+def total_norm(tensors: Sequence[Tensor]) -> float:
+    """Return the Euclidean norm of tensors which are all whole, or divided among the same processes; each of these has
+    to call it."""
+    norm = nn.utils.get_total_norm([local_part(tensor) for tensor in tensors if is_first_copy(tensor)])
+    if not isinstance(tensors[0], DTensor):
+        return float(norm)
+    square = norm.to(tensors[0].to_local().device).square()
+    for group in tensors[0].device_mesh.get_all_groups():
+        dist.all_reduce(square, group=group)
+    return float(square.sqrt())
+
+
+def is_first_copy(tensor: Tensor) -> bool:
+    """Return False for a part of a tensor that another process, of those that it is divided among, counts."""
+    if not isinstance(tensor, DTensor):
+        return True
+    numbers = zip(tensor.placements, tensor.device_mesh.get_coordinate() or ())
+    return not any(number for placement, number in numbers if placement.is_replicate())
+
+
+def of_part(own: Tensor, like: DTensor) -> DTensor:
+    """Return the tensor of which this process has the part `own`, divided as another of its shape is."""
+    return DTensor.from_local(own, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
 
 
 def divide(sizes: Sequence[float], count: int) -> list[list[int]]:
@@ -227,7 +343,7 @@ def divide(sizes: Sequence[float], count: int) -> list[list[int]]:
 
 def own_share(sizes: Sequence[float]) -> list[int]:
     """Return the indices of the things that are this process's share, in order: all in a process alone."""
-    return list(range(len(sizes))) if size() == 1 else divide(sizes, size())[rank()]
+    return list(range(len(sizes))) if size() == 1 else divide(sizes, size())[number()]
 
 
 def imbalance(sizes: Sequence[float], count: int) -> float:
@@ -238,10 +354,10 @@ def imbalance(sizes: Sequence[float], count: int) -> float:
 
 def require_same(facts: Mapping[str, Any], hint: str) -> None:
     """Raise InputError unless every process has the same facts; the first that differs is named."""
-    for number, others in enumerate(gather(dict(facts))):
+    for process, others in enumerate(gather(dict(facts))):
         for name, value in facts.items():
             if others[name] != value:
-                pair = f"{short(others[name])} in process {number} and {short(value)} in process {rank()}"
+                pair = f"{short(others[name])} in process {process} and {short(value)} in process {rank()}"
                 raise InputError(f"the processes have different {name}: {pair}", how=hint)
 
 

@@ -3,6 +3,7 @@ memory of each.
 
     python -m benchmarks.processes --kills 50
     python -m benchmarks.processes --kills 20 --fsdp --async-save
+    python -m benchmarks.processes --kills 10 --tensor-parallel 2
     python -m benchmarks.processes --scaling
     python -m benchmarks.processes --memory
 
@@ -11,7 +12,7 @@ killed (SIGKILL) at a random moment after a random row of its metrics, until it 
 Models are tiny. Scaling: the same rows for each process, one thread each; the efficiency is the tokens a second of N
 processes over N times those of one.
 Memory: the largest resident memory of each process in two steps of a larger model, beyond the program's own, with whole
-weights and with weights that the processes divide, and what the run's plan says.
+weights, with weights and with products that the processes divide, and what the run's plan says.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Options:
     """measure the peak memory of each process in place of kills"""
     fsdp: bool = False
     """divide the weights of the runs that are killed among their processes"""
+    tensor_parallel: int = 1
+    """processes that divide the products of the models of runs that are killed"""
     async_save: bool = False
     """write the checkpoints of the runs that are killed in a thread"""
     processes: int = 2
@@ -113,7 +116,9 @@ def torture(name: str, config: Any, folder: Path, kills: int, options: Options, 
     """Kill processes of a stage's runs, and print a line. Returns True if all its files are those undisturbed."""
     begun = time.monotonic()
     optimizer = replace(config.optimizer, fsdp=options.fsdp)
-    config = replace(config, optimizer=optimizer, async_save=options.async_save)
+    config = replace(
+        config, optimizer=optimizer, async_save=options.async_save, tensor_parallel=options.tensor_parallel
+    )
     if run(command(name, config, folder / "whole", options.processes)).wait() != 0:
         raise InputError(f"'{name}' does not run undisturbed", folder)
     wanted, rows = manifest_of(folder / "whole", OWN_FILES), rows_in(folder / "whole")
@@ -193,16 +198,18 @@ def measure_scaling(options: Options, calls: dict[str, tuple[Any, Any]], root: P
 
 
 def measure_memory(options: Options, config: Any, root: Path) -> None:
-    """Print the peak memory of each process of a pretraining run and the plan's figure, with whole and with divided
-    weights."""
+    """Print the peak memory of each process of a pretraining run and the plan's figure, with whole weights and with
+    divided weights or products."""
     program = (
         "from amenable.stages import pretrain; from amenable.train.memory_limit import peak_bytes as p; print(p())"
     )
     own = int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout)
     print("weights   peak of each process, MiB   planned", flush=True)
-    for name, count in (("alone", 1), ("whole", options.processes), ("divided", options.processes)):
+    for name in ("alone", "whole", "divided", "products"):
+        count = 1 if name == "alone" else options.processes
         optimizer = OptimizerConfig(learning_rate=1e-4, fsdp=name == "divided")
         rows = {"model": LARGE, "tokens_per_step": 256 * count, "max_steps": 2, "eval_tokens": 512}
+        rows |= {"tensor_parallel": count} if name == "products" else {}
         out = root / "memory" / name
         arguments = command("pretrain", replace(config, optimizer=optimizer, save_steps=1, **rows), out, count)
         with out.with_suffix(".log").open("w+", encoding="utf-8") as log:

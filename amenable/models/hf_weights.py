@@ -64,7 +64,7 @@ def published_parts(entry: ParameterMap, value: Tensor) -> dict[str, Tensor]:
 def gather_by_name(decoder: Decoder, model_type: str) -> tuple[dict[str, Tensor], Callable[[str], Tensor]]:
     """Return the weights of a decoder that several processes divide under their published names, as tensors without
     numbers, and a function that gathers one of them: every process has to call it with the same names in turn."""
-    state, shapes = decoder.state_dict(), dict[str, Tensor]()
+    state, shapes = dict(decoder.named_parameters()), dict[str, Tensor]()
     owners: dict[str, ParameterMap] = {}
     for entry in parameter_map(decoder.config, model_type):
         value = torch.empty(state[entry.ours].shape, dtype=state[entry.ours].dtype, device="meta")
@@ -74,7 +74,7 @@ def gather_by_name(decoder: Decoder, model_type: str) -> tuple[dict[str, Tensor]
 
     @lru_cache(maxsize=2)  # names of one weight are near each other in a file
     def whole(ours: str) -> Tensor:
-        return gathered(state[ours].detach())
+        return gathered(state[ours]).detach()
 
     return shapes, lambda name: published_parts(owners[name], whole(owners[name].ours))[name]
 

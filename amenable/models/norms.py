@@ -6,8 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from amenable.models.config import DecoderConfig
 
@@ -19,11 +21,29 @@ class RmsNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
+        self.group: ProcessGroup | None = None
+        """processes that each have some of the heads that are normed; None has all"""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        return RmsNormFunction.apply(x, self.weight, self.eps)
+        weight = self.weight if self.group is None else SummedGradient.apply(self.weight, self.group)
+        return RmsNormFunction.apply(x, weight, self.eps)
+
+
+class SummedGradient(torch.autograd.Function):
+    """A weight that several processes have, each with a part of what it is applied to: the gradient is the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        gradient = grads[0].clone()
+        dist.all_reduce(gradient, group=ctx.group)
+        return gradient, None
 
 
 class RmsNormFunction(torch.autograd.Function):

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from amenable.models.tensor_files import write_tensors
+from amenable.processes import is_first_copy
 from amenable.ranks import rank, world_size
 
 PART = "shard-{:05d}-of-{:05d}.safetensors"
@@ -26,14 +27,15 @@ PART = "shard-{:05d}-of-{:05d}.safetensors"
 
 
 def write_parts(folder: Path, tensors: Mapping[str, DTensor]) -> Path:
-    """Write this process's parts of tensors to a file in a folder, without a copy of them; return the file.
+    """Write this process's parts of tensors to a file in a folder, without a copy of them; return the file. Of parts
+    that several processes hold the first of these writes one.
 
     Its header has what torch's HuggingFaceStorageWriter writes: the offsets of each part in its tensor.
     """
     from torch.distributed.checkpoint import DefaultSavePlanner
 
     planner = DefaultSavePlanner(flatten_state_dict=False)
-    planner.set_up_planner(dict(tensors))
+    planner.set_up_planner({name: tensor for name, tensor in tensors.items() if is_writer(tensor)})
     parts, offsets = dict[str, Tensor](), dict[str, Any]()
     for item in planner.create_local_plan().items:
         if item.tensor_data is not None and item.tensor_data.chunk.sizes.numel():
@@ -42,6 +44,11 @@ def write_parts(folder: Path, tensors: Mapping[str, DTensor]) -> Path:
     file = folder / PART.format(rank() + 1, world_size())
     write_tensors(file, parts, metadata={"DCP_SHARDING_INFO": json.dumps(offsets), "DCP_VERSION": "1.0"})
     return file
+
+
+def is_writer(tensor: DTensor) -> bool:
+    """Return True for the first of all processes that hold the same part of a tensor."""
+    return 0 in tensor.device_mesh.mesh and is_first_copy(tensor)
 
 
 class ShardedFiles:

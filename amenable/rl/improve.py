@@ -29,7 +29,6 @@ from amenable.errors import InputError
 from amenable.functional.masked import standardize
 from amenable.functional.rewards import overlong_penalty, penalize_missing_eos
 from amenable.generation.rollout import Rollout, pad_to_mask
-from amenable.ranks import rank
 from amenable.rewards.on_rollout import score_rollout
 from amenable.rewards.spec import Reward, reads_column
 from amenable.rl import memory
@@ -107,7 +106,7 @@ def improve(
     run.log.info("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
     run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
     shares = describe(mixture, prompts.sizes, order, options.max_steps * options.prompts_per_step)
-    lines = [*shares, *lines, *plan.template_notes(models.tokenizer)]
+    lines = [*shares, members.describe_products(), *lines, *plan.template_notes(models.tokenizer)]
     for line in filter(None, [*warnings, *models.reward.notes, memory.describe_sharing(algorithm, models), *lines]):
         run.log.info(line)
     state: dict[str, Stateful] = {"kl_controller": controller, "pending": pending}
@@ -122,7 +121,7 @@ def improve(
         return [prompts[i].ids for i in draws.step(step, options.prompts_per_step)]
 
     for step in run.steps(options.max_steps, state, options.save_steps):
-        seed_step(options.seed, step, rank())
+        seed_step(options.seed, step, members.data_rank())
         places = draws.step(step, options.prompts_per_step)
         run.note_batch(step, places)
         if not pending.metrics or options.inspect_batch:

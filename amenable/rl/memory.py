@@ -9,7 +9,7 @@ from torch import nn
 from amenable.data import batches
 from amenable.data.orders import Draws, EpochOrder
 from amenable.models.heads import ValueHead
-from amenable.models.sharding import local_part
+from amenable.processes import local_part
 from amenable.rl.algorithm import Algorithm
 from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from amenable.models.sharding import load_weights, own_part
+from amenable.models.sharding import load_weights, own_part, portable
 from amenable.train.trained_weights import trained_state
 
 
@@ -59,7 +59,9 @@ class BestWeights:
         return {name: value.detach().cpu().clone() for name, value in trained_state(self.module).items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"score": self.score if self.step else None, "step": self.step, "weights": dict(self.weights)}
+        parameters = dict(self.module.named_parameters())
+        weights = {name: portable(value, parameters[name]) for name, value in self.weights.items()}
+        return {"score": self.score if self.step else None, "step": self.step, "weights": weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.score = float("-inf") if state["score"] is None else state["score"]

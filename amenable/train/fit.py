@@ -20,7 +20,6 @@ from amenable.data.lazy import column
 from amenable.data.mixture import Mixed
 from amenable.data.orders import EpochBatches, TokenBatches
 from amenable.errors import InputError
-from amenable.ranks import rank
 from amenable.seeds import seed_step
 from amenable.train import first_batch, members, memory, plan
 from amenable.train.best import BestWeights
@@ -97,7 +96,8 @@ def fit(
     run.begin(task.schedule, runtime)
     run.log.info(f"{plan.parameters(task.model)}, {planned[0]}")
     shares = members.describe_shares([tokens_of(task.objective, [element]) for element in first])
-    for line in (*planned[1:], *task.plan, shares, *plan.template_notes(task.check.tokenizer)):
+    shared = shares, members.describe_products()
+    for line in (*planned[1:], *task.plan, *shared, *plan.template_notes(task.check.tokenizer)):
         run.log.info(line)
     if first_batch.show(run, task.check, options.inspect_batch):
         return False
@@ -105,7 +105,7 @@ def fit(
     state |= {f"{prefix}optimizer": optimizer for prefix, optimizer in task.optimizers.items()}
     state |= {"best": task.best} if task.best is not None else {}
     for step in run.steps(len(task.batches), state, options.save_steps):
-        seed_step(options.seed, step, rank())
+        seed_step(options.seed, step, members.data_rank())
         run.note_batch(step, task.batches[step - 1])
         elements = [task.elements[i] for i in task.batches[step - 1]]
         task.model.train(task.train_mode)

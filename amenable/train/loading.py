@@ -23,8 +23,9 @@ from amenable.models.new_tokens import merge_new_tokens
 from amenable.models.ngram.model import NGramModel
 from amenable.models.ngram.tables import is_ngram
 from amenable.models.prompt_tuning import VirtualTokens
-from amenable.models.sharding import is_sharded, local_part, whole
+from amenable.models.sharding import is_sharded, whole
 from amenable.models.tensor_files import MAX_SHARD_BYTES
+from amenable.processes import local_part
 from amenable.ranks import is_first
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer

@@ -17,8 +17,8 @@ from amenable.ranks import in_group, world_size
 
 
 def join_processes(stage: str, config: Any) -> None:
-    """Join the group of this process. InputError for a stage that does not train a model, or another number of
-    processes than the options say."""
+    """Join the group of this process. InputError for a stage that does not train a model, another number of processes
+    than the options say, or one that does not divide into groups which hold one model each."""
     wanted, group = getattr(config, "processes", None), world_size()
     if in_group() and wanted is None:
         raise InputError(f"'{stage}' runs in one process, and {group} were started", how="start it without torchrun")
@@ -32,7 +32,12 @@ def join_processes(stage: str, config: Any) -> None:
     if cluster != "none":
         hint = f"from Python leave it out: amenable {stage} --cluster {cluster} ..."
         raise InputError(f"cluster is {cluster}, which only the command line can start", how=hint)
-    processes.join()
+    tensor_parallel = getattr(config, "tensor_parallel", 1)
+    if group % tensor_parallel:
+        started = f"{group} process{'es' if group > 1 else ''} {'were' if group > 1 else 'was'} started"
+        hint = f"start a multiple, such as --processes {tensor_parallel}"
+        raise InputError(f"tensor_parallel is {tensor_parallel} and {started}", how=hint)
+    processes.join(tensor_parallel)
 
 
 def shared_facts(options: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,16 +54,38 @@ def weight_sums(models: Sequence[Mapping[str, Tensor]]) -> list[float]:
     return [float(value.double().sum()) for value in whole]
 
 
+@processes.data_parallel()
+def data_rank() -> int:
+    """Return the number of this process among those that have different rows: the same in all that hold one model."""
+    return processes.number()
+
+
+@processes.data_parallel()
 def require_shares(elements: int) -> None:
-    """Raise InputError where a step has fewer elements than there are processes."""
-    if elements < world_size():
-        problem = f"{world_size()} processes divide the {elements} row{'s' if elements != 1 else ''} of a step"
+    """Raise InputError where a step has fewer elements than there are processes, or groups of them that hold one
+    model."""
+    if elements < processes.size():
+        problem = f"{processes.size()} {groups()} divide the {elements} row{'s' if elements != 1 else ''} of a step"
         raise InputError(problem, how="start fewer processes, or raise the batch size")
 
 
+@processes.data_parallel()
 def describe_shares(sizes: Sequence[float]) -> str:
     """Return the plan's line on how evenly the processes divide a step of elements of these sizes; "" for one."""
-    if processes.size() == 1:
+    count = processes.size()
+    if count == 1:
         return ""
-    largest = processes.imbalance(sizes, processes.size())
-    return f"{processes.size()} processes; the largest share of the first step's tokens is {largest:.2f} of the mean"
+    largest = processes.imbalance(sizes, count)
+    return f"{count} {groups()}; the largest share of the first step's tokens is {largest:.2f} of the mean"
+
+
+def groups() -> str:
+    """Return what divides the rows of a step: processes, or groups of them that hold one model."""
+    count = processes.tensor_size()
+    return "processes" if count == 1 else f"groups of {count} processes"
+
+
+def describe_products() -> str:
+    """Return the plan's line on products that processes divide; "" where each has them whole."""
+    count = processes.tensor_size()
+    return f"each product of the layers is divided among {count} processes" if count > 1 else ""

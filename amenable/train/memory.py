@@ -23,7 +23,8 @@ from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import Classifier, ScalarModel
 from amenable.models.lora import published_layers
-from amenable.models.sharding import local_part
+from amenable.models.tensor_parallel import processes_of_products, share_of
+from amenable.processes import is_summed, local_part
 from amenable.train.memory_limit import Choice, gibibytes
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
 from amenable.train.passes import Pass
@@ -76,6 +77,8 @@ class Model:
     """bytes of the whole copy that samples and scores, where processes divide the weights"""
     buffers: int = 0
     """bytes of what a training pass gathers of them, and of its gradients"""
+    tensor_parallel: int = 1
+    """processes that divide the products of a training pass"""
 
 
 def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Model:
@@ -87,9 +90,11 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2 and p.dtype == torch.float32)
     predicts = decoder is module or (isinstance(module, Classifier) and module.predicts_tokens)
     model = Model(decoder.config, count, size, matrices, predicts=predicts, virtual_tokens=decoder.num_virtual_tokens)
-    model = replace(model, gathered=sum(p.nbytes for p in module.parameters() if isinstance(p, DTensor)))
+    divided = [p for p in module.parameters() if isinstance(p, DTensor)]
+    model = replace(model, gathered=sum(p.nbytes for p in divided))
     if optimizer is None:
         return model
+    tensor_parallel = processes_of_products(decoder)
     muon = optimizer.muon_learning_rate > 0
     trained = [(f"0.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
     moments = sum(local_part(p).numel() * (1 if muon and is_hidden_matrix(name, p) else 2) for name, p in trained)
@@ -97,9 +102,12 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     keeps_inputs = any(p.requires_grad for p in decoder.layers.parameters() if p.ndim == 2)
     checkpointed = decoder.checkpoint_activations
     model = replace(model, training=training, moments=moments, checkpointed=checkpointed, keeps_inputs=keeps_inputs)
+    model = replace(model, tensor_parallel=tensor_parallel, matrices=matrices // tensor_parallel)
+    if not any(map(is_summed, divided)):
+        return model
     blocks = [sum(p.nbytes for p in block.parameters()) for block in decoder.layers]
     others = model.gathered - sum(blocks)  # a block, the next, and the gradient of one
-    return replace(model, buffers=2 * others + 3 * max(blocks) if model.gathered else 0)
+    return replace(model, buffers=2 * others + 3 * max(blocks) // tensor_parallel)
 
 
 def can_adapt(module: nn.Module, options: Any) -> bool:
@@ -183,6 +191,7 @@ def training_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     """Return the peak of a forward and backward pass: all activations, or all gradients with the embedding's twice."""
     if model.buffers:
         return model.buffers + training_bytes(replace(model, buffers=0), work, runtime)
+    model = replace(model, shape=share_of(model.shape, model.tensor_parallel))
     work = work.after(model.virtual_tokens)
     if model.checkpointed:
         return checkpointed_bytes(model, work, runtime)

@@ -19,7 +19,6 @@ from amenable import processes
 from amenable.data.batches import Batch, LossGroup, group_by_prompt, loss_groups, microbatches
 from amenable.data.mixture import Mixed
 from amenable.models.decoder import Decoder
-from amenable.ranks import is_first
 from amenable.train.forward import Row, load, masked_nll, spans
 from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime
@@ -70,6 +69,7 @@ class Objective(Protocol[E_contra]):
         ...
 
 
+@processes.data_parallel()
 def accumulate(
     objectives: Objective[E] | Sequence[Objective[E]],
     elements: Sequence[E],
@@ -92,7 +92,7 @@ def accumulate(
     gradient of sum(g_p o_p).
 
     Several processes divide the elements, or a coupled group's parts; each adds its share of the gradient, and the sum
-    is the optimizer's (train/optimizer.py). Statistics are of all.
+    is the optimizer's (train/optimizer.py). Processes that hold one model count as one. Statistics are of all.
     """
     objectives = list(objectives) if isinstance(objectives, Sequence) else [objectives]
     first, stats = objectives[0], Stats()
@@ -116,7 +116,7 @@ def accumulate(
                 for number in range(passes):
                     i, counts = part_of_pass(own, number)
                     (compute(objective, [parts[i]], runtime, [0]) * (slopes[i] * counts)).sum().backward()
-            if not share or (first.couples_elements and processes.size() > 1 and not is_first()):
+            if not share or (first.couples_elements and processes.number() > 0):
                 continue  # a filler's; or the first process counts the group
             for name, value in figures.items():
                 stats[name] = stats.get(name, torch.zeros(())) + share * value.detach().float().cpu()

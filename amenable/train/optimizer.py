@@ -7,21 +7,24 @@ training it learned facts more reliably than AdamW, so the small presets use it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
-from amenable.models.sharding import gathered, is_sharded, own_part, shard
-from amenable.processes import sum_gradients
+from amenable.models.sharding import is_sharded, own_part, portable, shard
+from amenable.processes import sum_gradients, tensor_size, total_norm
 from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.guards import LOWER
 from amenable.train.runtime import return_memory
+
+T = TypeVar("T", bound=Tensor)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Optimizer:
     def __init__(self, modules: list[nn.Module], config: OptimizerConfig):
         if config.learning_rate is FROM_MODEL:
             raise InputError("no learning rate is given", how="give optimizer.learning_rate, or fill it by the model")
-        if config.fsdp:
+        if config.fsdp or tensor_size() > 1:
             self.divide(modules, config)
         parameters = {name: p for i, m in enumerate(modules) for name, p in named(m, i) if p.requires_grad}
         if not parameters:
@@ -80,14 +83,14 @@ class Optimizer:
         matrices = [p for name, p in parameters.items() if p.ndim >= 2 and name not in hidden]
         others = [p for name, p in parameters.items() if p.ndim < 2]
         groups = [
-            {"params": [p for p in part if isinstance(p, DTensor) == divided], "weight_decay": decay}
+            {"params": kind, "weight_decay": decay}
             for part, decay in ((matrices, config.weight_decay), (others, 0.0))
-            for divided in (False, True)
+            for kind in by_mesh(part)
         ]
         self.usual_groups = [group for group in (matrices, others) if group]
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
-                [group for group in groups if group["params"]],
+                groups,
                 lr=config.learning_rate,
                 betas=(config.beta1, config.beta2),
                 eps=config.eps,
@@ -109,15 +112,16 @@ class Optimizer:
 
     def divide(self, modules: Sequence[nn.Module], config: OptimizerConfig) -> None:
         """Divide the modules' weights among the processes. InputError for what takes whole matrices."""
-        problem = "Muon takes whole matrices, and fsdp divides them"
+        name, option = ("fsdp", "optimizer.fsdp") if config.fsdp else ("tensor_parallel", "tensor-parallel")
         if config.muon_learning_rate:
+            problem = f"Muon takes whole matrices, and {name} divides them"
             raise InputError(problem, how="set --optimizer.muon-learning-rate 0")
         if self.extra_vectors:
-            raise InputError("trpo takes second derivatives, which fsdp has not", how="leave out --optimizer.fsdp")
+            raise InputError(f"trpo takes second derivatives, which {name} has not", how=f"leave out --{option}")
         for module in modules:
-            if config.weight_decay and paddings_of(module):
+            if config.fsdp and config.weight_decay and paddings_of(module):
                 raise InputError("weight decay would change padding rows, which fsdp divides", how="set it to 0")
-            shard(module, config.fsdp_offload)
+            shard(module, config.fsdp, config.fsdp_offload)
         if any(map(is_sharded, modules)):
             return_memory()  # blocks that come and go with each layer are kept as fragments, four times their size
 
@@ -158,14 +162,14 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Return the moments, of the same form however the weights are held; where those are divided, this process's
         parts."""
-        states = {str(i): part.state_dict() for i, part in enumerate(self.parts)}
+        states = {str(i): portable_state(part) for i, part in enumerate(self.parts)}
         return {**states, "0": regrouped(states["0"], grouped(self.parts[0]), self.usual_groups)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         state = {**state, "0": regrouped(state["0"], self.usual_groups, grouped(self.parts[0]))}
         for i, part in enumerate(self.parts):
             own = state[str(i)]
-            parameters = [parameter for group in grouped(part) for parameter in group]
+            parameters = parameters_of(part)
             moments = {number: parts_like(parameters[number], values) for number, values in own["state"].items()}
             part.load_state_dict({**own, "state": moments})
 
@@ -178,19 +182,39 @@ def raise_nonfinite(problem: str, hint: str) -> NoReturn:
 @torch.no_grad()
 def length(tensors: Sequence[Tensor]) -> float:
     """Return the Euclidean norm of all numbers; not finite if one is not, or if its square overflows."""
-    kinds = ([t for t in tensors if isinstance(t, DTensor) == divided] for divided in (False, True))
-    return math.hypot(*(float(gathered(nn.utils.get_total_norm(kind))) for kind in kinds if kind))
+    return math.hypot(*(total_norm(kind) for kind in by_mesh(tensors)))
+
+
+def by_mesh(tensors: Iterable[T]) -> list[list[T]]:
+    """Return tensors that are whole, and those that are divided, by the processes that they are divided among."""
+    kinds: dict[DeviceMesh | None, list[T]] = {None: []}
+    for tensor in tensors:
+        kinds.setdefault(tensor.device_mesh if isinstance(tensor, DTensor) else None, []).append(tensor)
+    return [kind for kind in kinds.values() if kind]
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> float:
     """Scale the gradients down to a norm of at most `limit`; return their norm before."""
     having = [p for p in parameters if p.grad is not None]
     norm = length([p.grad for p in having if p.grad is not None])
-    for divided in (False, True):
-        kind = [p for p in having if isinstance(p, DTensor) == divided]
-        if kind and math.isfinite(limit):
-            nn.utils.clip_grads_with_norm_(kind, limit, torch.tensor(norm, device=kind[0].device))
+    for kind in by_mesh(having) if math.isfinite(limit) else []:
+        nn.utils.clip_grads_with_norm_(kind, limit, torch.tensor(norm, device=kind[0].device))
     return norm
+
+
+def parameters_of(part: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Return the parameters of a torch optimizer, as its state numbers them."""
+    return [parameter for group in grouped(part) for parameter in group]
+
+
+def portable_state(part: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the state of a torch optimizer with moments that any other layout of its parameters reads."""
+    state, parameters = part.state_dict(), parameters_of(part)
+    moments = {
+        number: {name: portable(value, parameters[number]) for name, value in own.items()}
+        for number, own in state["state"].items()
+    }
+    return {**state, "state": moments}
 
 
 def grouped(part: torch.optim.Optimizer) -> list[list[nn.Parameter]]:

@@ -17,8 +17,9 @@ from amenable.data.columns import TARGETS
 from amenable.data.mixture import parse_sources
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
-from amenable.models.lora import LoraOptions
+from amenable.models.lora import LoraOptions, decoder_of
 from amenable.models.prompt_tuning import VirtualTokens
+from amenable.models.tensor_parallel import require_divisible
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
 from amenable.train.loading import SaveDtype
@@ -29,7 +30,7 @@ from amenable.train.trackers import TrackerName
 MAY_CHANGE_ON_RESUME = (
     *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
     *("inspect_batch", "max_kl", "scoring", "track", "track_project", "processes", "placement", "async_save"),
-    *("sampler_url", "reference_url"),
+    *("sampler_url", "reference_url", "tensor_parallel"),
 )
 """options that may change when a run resumes: they say where and how it computes, and not its result"""
 
@@ -106,13 +107,16 @@ class TrainingOptions(RunOptions):
     processes: int = 1
     """processes on this machine that divide the rows of a step, with the same result up to rounding: each has a GPU, or
     its share of the cores. Under torchrun leave it out"""
+    tensor_parallel: int = 1
+    """processes that divide the products of one model: heads, and the MLP's numbers. They have the same rows, which the
+    groups of so many neighbouring processes divide; sampling and scoring take whole copies of the moment"""
     placement: Annotated[ClusterOptions, arg(name="")] = field(default_factory=ClusterOptions)
     inspect_batch: bool = False
     """show the first batch and its loss mask, and stop before training"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(1, self, "max_tokens_per_pass", "processes")
+        plan.require_at_least(1, self, "max_tokens_per_pass", "processes", "tensor_parallel")
         plan.forbid(self.keep_checkpoints < 1, f"keep_checkpoints is {self.keep_checkpoints}", "it must be 1 or more")
         plan.require_at_least(0, self, "warmup_steps", "save_steps")
         plan.require_share(self, "final_lr_frac")
@@ -162,6 +166,9 @@ class AdapterOptions(TrainingOptions):
             plan.forbid(also, f"{also} with {option}", "virtual tokens are trained alone: leave one out")
             other = self.save_dtype not in ("source", "float32")
             plan.forbid(other, f"save_dtype is {self.save_dtype}", "virtual tokens are saved in float32: leave it out")
+        adapted = self.tensor_parallel > 1 and self.trains_adapters
+        hint = "train the weights, or divide them with --optimizer.fsdp"
+        plan.forbid(adapted, f"tensor_parallel is {self.tensor_parallel} with adapters or virtual tokens", hint)
         unused = self.prompt_tuning_text and not self.virtual_tokens
         plan.forbid(unused, "prompt_tuning and prefix_tuning are 0", "give the number of virtual tokens too")
 
@@ -179,7 +186,8 @@ class AdapterOptions(TrainingOptions):
         self, model: Decoder | ScalarModel, folder: Path, tokenizer: Tokenizer, runtime: Runtime, new_tokens: int = 0
     ) -> None:
         """Freeze what these options do not train of a model loaded from a folder, and add adapters or virtual tokens
-        (see `loading.add_adapters`)."""
+        (see `loading.add_adapters`). InputError for a model that cannot be divided as they say."""
+        require_divisible(decoder_of(model).config, self.tensor_parallel)
         text = self.prompt_tuning_text
         ids = [*tokenizer.opening_ids, *tokenizer.encode(text)] if text else []
         count, layers = self.virtual_tokens, self.frozen_layers

@@ -8,13 +8,12 @@ from typing import Any
 from torch import nn
 
 from amenable.errors import InputError
-from amenable.models.sharding import load_weights
+from amenable.models.sharding import load_weights, portable
 
 
 def trained_state(module: nn.Module) -> dict[str, Any]:
     """Return the weights that train, by name; where they are divided, this process's parts."""
-    names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    return {name: value for name, value in module.state_dict().items() if name in names}
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 class TrainedWeights:
@@ -24,7 +23,7 @@ class TrainedWeights:
         self.module = module
 
     def state_dict(self) -> dict[str, Any]:
-        return trained_state(self.module)
+        return {name: portable(value, value).detach() for name, value in trained_state(self.module).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if differing := sorted(trained_state(self.module).keys() ^ state.keys()):

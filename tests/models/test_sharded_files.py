@@ -67,7 +67,7 @@ if is_first():
     save_file(wanted, out / "wanted.safetensors")
 if len(sys.argv) > 3:  # resume what another number of processes has saved
     for parameter in decoder.parameters():
-        sharding.local_part(parameter).detach().zero_()
+        processes.local_part(parameter).detach().zero_()
     checkpoint.load(holders, checkpoint.read(Path(sys.argv[3]), 1)["state"], out)
     if is_first():
         (out / "held.json").write_text(json.dumps(holders["best"].step))
@@ -85,11 +85,11 @@ writer = CheckpointWriter(out, 2, in_thread=True)
 writer.save(2, state())
 with torch.no_grad():  # the copy is of before
     for parameter in decoder.parameters():
-        sharding.local_part(parameter).mul_(2)
+        processes.local_part(parameter).mul_(2)
 writer.wait()
 with torch.no_grad():
     for parameter in decoder.parameters():
-        sharding.local_part(parameter).mul_(0.5)
+        processes.local_part(parameter).mul_(0.5)
 write = checkpoint.size_and_hash
 if rank() == 1:
     def full(file):
@@ -110,7 +110,7 @@ before, size = weights(scalar), sum(p.nbytes for p in scalar.parameters())
 sharding.shard_frozen(scalar)
 after = weights(scalar)
 assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-assert sum(sharding.local_part(p).untyped_storage().nbytes() for p in scalar.parameters()) < 0.6 * size
+assert sum(processes.local_part(p).untyped_storage().nbytes() for p in scalar.parameters()) < 0.6 * size
 packed = inference.cast_for_inference(Decoder(shape), torch.bfloat16, in_place=True)
 dense = inference.cast_for_inference(Decoder(shape), torch.bfloat16, in_place=True)
 sharding.shard_frozen(packed)

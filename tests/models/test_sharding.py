@@ -20,7 +20,7 @@ def test_one_process_holds_everything(make_decoder: Callable[..., Decoder]) -> N
     sharding.shard(decoder)
     assert not sharding.is_sharded(decoder) and sharding.whole(decoder) is decoder and not hasattr(decoder, "unsharded")
     assert all(first is second for first, second in zip(decoder.parameters(), weights))
-    assert sharding.gathered(weights[0]) is weights[0] and sharding.local_part(weights[0]) is weights[0]
+    assert sharding.gathered(weights[0]) is weights[0] and processes.local_part(weights[0]) is weights[0]
     assert sharding.own_part(weights[1], like=weights[0]) is weights[1]
 
 
@@ -36,7 +36,9 @@ def test_offloading_reaches_every_block(
 ) -> None:
     calls: list[tuple[nn.Module, OffloadPolicy]] = []
     monkeypatch.setattr(processes, "size", lambda: 2)
-    monkeypatch.setattr(sharding, "fully_shard", lambda part, offload_policy: calls.append((part, offload_policy)))
+    monkeypatch.setattr(
+        sharding, "fully_shard", lambda part, mesh, offload_policy: calls.append((part, offload_policy))
+    )
     decoder = make_decoder()
     Optimizer([decoder], OptimizerConfig(learning_rate=1e-3, fsdp=True, fsdp_offload=offload))
     assert [part for part, _ in calls] == [*decoder.layers, decoder]

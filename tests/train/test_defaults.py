@@ -169,7 +169,7 @@ ALIKE = {
     "how long is waited": "scoring.reward_timeout scoring.code_timeout api_timeout",
     "how often is looked and saved, and on how much": """
         eval_steps eval_tokens eval_prompts sample_steps num_traced_prompts save_steps reward_prompts best_of_prompts
-        attack_queries tasking.task_rows text_tokens keep_checkpoints max_bad_rows max_kl processes""",
+        attack_queries tasking.task_rows text_tokens keep_checkpoints max_bad_rows max_kl processes tensor_parallel""",
     "one rule for runs of every length": "warmup_steps final_lr_frac",
     "the papers' numbers at every size": """
         cliprange_high dual_clip penalty_coef penalty_target overlong_penalty sampler_correction_cap

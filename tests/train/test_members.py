@@ -15,7 +15,8 @@ def group(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process one of two that need not meet."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(processes, "join", lambda: None)
+    monkeypatch.setattr(processes, "join", lambda tensor_parallel: None)
+    monkeypatch.setattr(processes, "size", lambda: 2)
 
 
 @pytest.mark.usefixtures("group")
@@ -26,6 +27,21 @@ def test_only_stages_that_train_run_in_several_processes() -> None:
         members.join_processes("sft", SimpleNamespace(processes=3))
     members.join_processes("sft", SimpleNamespace(processes=1))
     members.join_processes("sft", SimpleNamespace(processes=2))
+
+
+@pytest.mark.usefixtures("group")
+def test_processes_divide_into_groups_that_hold_one_model() -> None:
+    members.join_processes("sft", SimpleNamespace(processes=2, tensor_parallel=2))
+    with pytest.raises(
+        InputError, match="tensor_parallel is 3 and 2 processes were started; start a multiple, such as"
+    ):
+        members.join_processes("sft", SimpleNamespace(processes=2, tensor_parallel=3))
+
+
+def test_one_process_holds_one_model() -> None:
+    with pytest.raises(InputError, match="tensor_parallel is 2 and 1 process was started; start a multiple, such as"):
+        members.join_processes("sft", SimpleNamespace(processes=1, tensor_parallel=2))
+    assert members.data_rank() == 0 and members.describe_products() == ""
 
 
 def test_python_starts_one_process() -> None:
@@ -52,4 +68,14 @@ def test_a_step_has_a_row_for_every_process() -> None:
 def test_the_plan_names_the_largest_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert members.describe_shares([3, 1]) == ""
     monkeypatch.setattr(processes, "size", lambda: 2)
+    assert members.describe_shares([3, 1]).startswith("2 processes; the largest share")
     assert members.describe_shares([3, 1]).endswith("is 1.50 of the mean")
+
+
+def test_groups_of_processes_divide_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "size", lambda: 2)
+    monkeypatch.setattr(processes, "tensor_size", lambda: 4)
+    assert members.describe_products() == "each product of the layers is divided among 4 processes"
+    assert members.describe_shares([1, 1]).startswith("2 groups of 4 processes; ")
+    with pytest.raises(InputError, match="2 groups of 4 processes divide the 1 row of a step"):
+        members.require_shares(1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from amenable.models.config import DecoderConfig
+from amenable.models.tensor_parallel import share_of
 from amenable.recipes.planning.gpus import Cluster
 from amenable.train import memory
 
@@ -98,16 +99,7 @@ def tensor_sizes(cluster: Cluster, shape: DecoderConfig) -> list[int]:
 def tensor_part(shape: DecoderConfig, tensor: int) -> DecoderConfig:
     """Return the shape of one GPU's part: fewer heads, a narrower MLP and vocabulary, the same width between layers
     (Shoeybi et al., 2019, section 3)."""
-    if tensor == 1:
-        return shape
-    return replace(
-        shape,
-        vocab_size=-(-shape.vocab_size // tensor),
-        num_heads=shape.num_heads // tensor,
-        num_kv_heads=shape.kv_head_count // tensor,
-        head_width=shape.head_size,
-        mlp_width=shape.mlp_size // tensor,
-    )
+    return replace(share_of(shape, tensor), vocab_size=-(-shape.vocab_size // tensor))
 
 
 def local_model(model: memory.Model, layout: ParallelLayout) -> memory.Model:
