@@ -1,8 +1,9 @@
 """Align a real chat model to a taste of one's own, on a laptop.
 
-    prompts -> sample -> annotate -> reward -> rloo -> evaluate-rloo                    on one core
-               sample-warm -> resample -> resampled (sft) -> evaluate-resampled
-               evaluate-base | dpo, ppo, distill-context -> evaluate                    on the other, -> report
+    prompts -> sample -> resample -> resampled (sft) -> evaluate-resampled              two at a time, -> report
+                         annotate -> reward -> rloo -> evaluate-rloo
+                                             ppo | dpo, distill-context -> evaluate
+               evaluate-base
 
 The default taste is counted by a rule, so that no judge can be disputed: an answer that ends by itself and has 4 to 30
 words. The model learns to stop, not to know more, and the report says so. All policies are adapters, trained within a
@@ -48,7 +49,7 @@ BRIEF = "ended:length:4-30"
 SIZES = {"test": 100, "validation": 48, "train": 160}
 """prompts of each split, and their order in the shuffled file"""
 TEMPERATURE, LENGTH = 0.8, 64
-"""of all answers: sampling temperature, maximum length in tokens"""
+"""of answers, but those that are trained on offline, which are sampled at 1: temperature, maximum length in tokens"""
 TRAINING_LENGTH = 42
 """maximum length of answers that policies are trained on: 30 words are about 40 tokens"""
 BEST_OF = 16
@@ -171,10 +172,10 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "temperature": TEMPERATURE,
         "max_new_tokens": TRAINING_LENGTH,
         "missing_eos_penalty": 0.0,  # the reward alone decides
-        "eval_steps": 5,
+        "eval_steps": 4,
         "eval_prompts": SIZES["validation"],
         "num_traced_prompts": 1,
-        "sample_steps": 10,
+        "sample_steps": 8,
         "warmup_steps": 1,
     }
     offline = trained | {"batch_size": 8, "eval_steps": 3, "max_new_tokens": TRAINING_LENGTH, "warmup_steps": 2}
@@ -203,26 +204,25 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             temperature=TEMPERATURE,
             optimizer=OptimizerConfig(learning_rate=5e-4),
         )
-    sampled: dict[str, Any] = {
-        "model": model,
-        "data": prompts / "train.jsonl",
-        "num_generations": 6,
-        "prompts_per_step": 40,
-    }
     configs = {
         "sample": sample.Config(
-            **sampled, sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=TRAINING_LENGTH)
+            model=model,
+            data=prompts / "train.jsonl",
+            num_generations=6,
+            prompts_per_step=40,
+            sampling=SamplingOptions(temperature=1.0, max_new_tokens=TRAINING_LENGTH),
         ),
         "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", judge=taste, scoring=config.scoring),
         "reward": reward.Config(model=model, **comparisons, lora=adapters, warmup_steps=2, attack_queries=0),
         "rloo": rloo.Config(
             **online,
             loss_on="token",
-            max_steps=10,
+            max_steps=8,
             prompts_per_step=12,
             num_generations=8,
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
         ),
+        **(resampled(root, model, answered, taste, config.scoring) if can_score(taste) else {}),
         "dpo": dpo.Config(
             **offline,
             **comparisons,
@@ -231,7 +231,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             optimizer=OptimizerConfig(learning_rate=2e-4),
         ),
         "ppo": ppo.Config(
-            **online,
+            **online | {"eval_steps": 5},
             critic="shared",
             vf_coef=0.5,
             max_steps=5,
@@ -240,10 +240,11 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
         ),
         **distilled,
-        **(resampled(root, sampled, answered, taste, config.scoring) if can_score(taste) else {}),
-        "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=25),
+        "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=16),
         "evaluate": evaluate.Config(**answered, **named(policies), greedy=False),
-        "evaluate-rloo": evaluate.Config(**answered, **named({"rloo": str(root / "rloo")})),
+        "evaluate-rloo": evaluate.Config(
+            **answered, **named({"rloo": str(root / "rloo")}), greedy=not can_score(taste)
+        ),
     }
     on_device = {
         name: replace(each, device=config.device) if hasattr(each, "device") else each for name, each in configs.items()
@@ -257,23 +258,20 @@ def can_score(taste: Specs) -> bool:
 
 
 def resampled(
-    root: Path, sampled: dict[str, Any], answered: dict[str, Any], taste: Specs, scoring: RewardOptions
+    root: Path, model: Path, answered: dict[str, Any], taste: Specs, scoring: RewardOptions
 ) -> dict[str, Any]:
-    """Return the stages that draw answers again by the taste, and learn them. sampled, answered: options of sample and
-    of evaluate."""
-    warm = SamplingOptions(temperature=1.0, max_new_tokens=TRAINING_LENGTH)
+    """Return the stages that draw answers again by the taste, and learn them. answered: options of an evaluation."""
     return {
-        "sample-warm": sample.Config(**sampled, sampling=warm),
         "resample": resample.Config(
-            model=sampled["model"],
-            data=root / "sample-warm" / "samples.jsonl",
+            model=model,
+            data=root / "sample" / "samples.jsonl",
             reward=taste,
             scoring=scoring,
             kl_coef=0.09,
             num_draws=6,
         ),
         "resampled": sft.Config(
-            model=sampled["model"],
+            model=model,
             data=(root / "resample" / "demonstrations.jsonl",),
             lora=LoraOptions(rank=16),
             epochs=1,
@@ -293,7 +291,7 @@ def named(entries: Mapping[str, str]) -> dict[str, Any]:
 def shrink(run: StageRun) -> StageRun:
     """Return the run at a fraction of its size."""
     smaller: dict[str, dict[str, Any]] = {
-        "sample": {"num_generations": 4, "sampling": SamplingOptions(temperature=TEMPERATURE, max_new_tokens=12)},
+        "sample": {"num_generations": 4, "sampling": SamplingOptions(temperature=1.0, max_new_tokens=12)},
         "dpo": {"epochs": 1, "max_new_tokens": 12, "eval_prompts": 4},
         "distill_context": {"max_new_tokens": 12, "eval_prompts": 4},
         "ppo": {"max_steps": 2, "prompts_per_step": 4, "max_new_tokens": 12, "eval_steps": 1, "eval_prompts": 4},
