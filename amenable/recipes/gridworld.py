@@ -105,7 +105,8 @@ def run(config: Config) -> Path | None:
         compared = gridworld_page.comparison(rows, world, config.gamma, learned) if learned is not None else None
         with disk_errors(config.page):
             config.page.parent.mkdir(parents=True, exist_ok=True)
-            write_text(config.page, gridworld_page.page(rows, command_of(config), compared))
+            page = gridworld_page.page(rows, command_of(config), config.slip, config.gamma, compared)
+            write_text(config.page, page)
         print_lines(console, [f"page: {config.page}"], soft_wrap=True)
     return config.page
 
@@ -122,8 +123,8 @@ def read_map(path: Path) -> list[str]:
 
 def command_of(config: Config) -> str:
     """Return the command that makes the page."""
-    compared = f" --comparisons {config.comparisons} --slip {config.slip:g} --gamma {config.gamma:g}"
-    return f"amenable gridworld{compared if config.comparisons else ''} --page {config.page}"
+    compared = f" --comparisons {config.comparisons}" if config.comparisons else ""
+    return f"amenable gridworld{compared} --slip {config.slip:g} --gamma {config.gamma:g} --page {config.page}"
 
 
 def learned_summary(rows: Sequence[str], learned: LearnedRewards) -> list[str]:

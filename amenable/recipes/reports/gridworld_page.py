@@ -32,9 +32,17 @@ WALKS, MAX_STEPS = 3, 80
 """trajectories of each position of the sliders, and their greatest length"""
 
 
-def page(rows: Sequence[str], command: str, compared: dict[str, Any] | None = None) -> str:
-    """Return the page of a map. command: the one that makes it. compared: learned rewards, by `comparison`."""
-    values = {"data": solutions(rows), "slips": SLIPS, "discounts": DISCOUNTS, "rewards": REWARDS}
+def page(rows: Sequence[str], command: str, slip: float, gamma: float, compared: dict[str, Any] | None = None) -> str:
+    """Return the page of a map. command: the one that makes it. slip, gamma: where the sliders begin. compared: learned
+    rewards, by `comparison`."""
+    slips, discounts = sorted({*SLIPS, slip}), sorted({*DISCOUNTS, gamma})
+    values: dict[str, Any] = {
+        "data": solutions(rows, slips, discounts),
+        "rewards": REWARDS,
+        "slips": slips,
+        "discounts": discounts,
+    }
+    values |= {"slip": slips.index(slip), "discount": discounts.index(gamma)}
     return render("gridworld.jinja", css="report.css", js="gridworld.js", command=command, compared=compared, **values)
 
 
@@ -60,14 +68,14 @@ def comparison(
     return {"columns": len(rows[0]), "maps": list(zip(names, maps)), "rounds": learned.rounds}
 
 
-def solutions(rows: Sequence[str]) -> dict[str, Any]:
+def solutions(rows: Sequence[str], slips: Sequence[float], discounts: Sequence[float]) -> dict[str, Any]:
     """Return the map and, by slip and discount, what gridworld.js shows: `solutions[slip][discount]`."""
     return {
         "rows": list(rows),
-        "slips": SLIPS,
-        "discounts": DISCOUNTS,
+        "slips": slips,
+        "discounts": discounts,
         "start": "".join(rows).index("S"),
-        "solutions": [[solution(rows, slip, gamma) for gamma in DISCOUNTS] for slip in SLIPS],
+        "solutions": [[solution(rows, slip, gamma) for gamma in discounts] for slip in slips],
     }
 
 
