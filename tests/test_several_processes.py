@@ -28,7 +28,23 @@ from amenable.models import presets
 from amenable.models.lora import LoraOptions
 from amenable.ranks import STORE
 from amenable.serve import serve
-from amenable.stages import dpo, grpo, kto, online_dpo, ppo, pretrain, reward, rloo, sft, trpo
+from amenable.stages import (
+    a2c,
+    classify,
+    distill_context,
+    dpo,
+    expert_iteration,
+    grpo,
+    kto,
+    online_dpo,
+    ppo,
+    pretrain,
+    reinforce,
+    reward,
+    rloo,
+    sft,
+    trpo,
+)
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run_options import plain_values
 from amenable.train.runtime import DeviceOptions
@@ -87,6 +103,9 @@ def configs(files: Any, pretrained: pretrain.Config, assistant: Path, judge: Pat
         for number, row in enumerate(rows):
             answer = {"completion": row["chosen" if number % 2 else "rejected"], "label": bool(number % 2)}
             file.write(json.dumps({"prompt": row["prompt"], **answer}) + "\n")
+    labelled = files.pairs.with_name("labelled.jsonl")
+    texts = [{"text": f"{('Bad', 'Good')[i % 2]}, I say {i}.", "label": i % 2} for i in range(40)]
+    labelled.write_text("".join(json.dumps(row) + "\n" for row in texts), "utf-8")
     return {
         "pretrain": replace(
             pretrained, data=(files.text,), max_steps=4, eval_steps=2, max_tokens_per_pass=200, **adamw
@@ -103,6 +122,15 @@ def configs(files: Any, pretrained: pretrain.Config, assistant: Path, judge: Pat
         "grpo": grpo.Config(**grouped, dynamic_sampling=1),
         "online-dpo": online_dpo.Config(**grouped),
         "trpo": trpo.Config(**online, prompts_per_step=12),
+        "a2c": a2c.Config(**online, prompts_per_step=12),
+        "reinforce": reinforce.Config(**grouped, baseline="running"),
+        "expert-iteration": expert_iteration.Config(**grouped),
+        "distill-context": distill_context.Config(
+            **pairs | {"data": files.prompts, "validation": files.prompts}, context_text="You are terse."
+        ),
+        "classify": classify.Config(
+            **train, model=pretrained.out, data=labelled, epochs=2, batch_size=12, dropout=0.0, max_tokens_per_pass=200
+        ),
     }
 
 
@@ -116,6 +144,7 @@ def command_of(name: str, config: Any, out: Path) -> list[str]:
 
 QUICK = ("reward", "dpo-aot", "ppo")
 THOROUGH = (*QUICK, "pretrain", "sft", "grpo", "dpo", "kto", "rloo", "online-dpo", "trpo")
+THOROUGH += ("a2c", "reinforce", "expert-iteration", "distill-context", "classify")
 Both = Callable[[str], tuple[Path, Path]]
 
 

@@ -15,10 +15,12 @@ whose labels are rewards too (rewards/classifier.py), and the held-out predictio
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from amenable import processes
 from amenable.data.mixture import Sources, data_inputs, mixture_batches
 from amenable.data.task_columns import TASK_COLUMNS
 from amenable.evaluation.classification import confusion_table, describe, measure
@@ -153,15 +155,20 @@ def run(config: Config) -> Path:
         return run.out
     bar = run.log.bar("held out")
     figures, rows = measure(model.eval(), validation, config.task, labels, runtime, limit, bar)
-    write_text(run.out / PREDICTIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     run.log.info(describe(figures))
     if (table := confusion_table(figures)) is not None:
         run.log.show(table)
     pairs = 2 if config.task == "similarity" else 1
     model.rescale(labels.deviation, labels.mean / pairs)  # where both orders are added, each has half of the mean
     loading.save_model(run.out, model, tokenizer, config.save_dtype)
-    classification.write_task(run.out, config.task)
+    processes.from_first(lambda: write_files(run.out, rows, config.task))
     return run.finish(validation=figures, selected_step=task.best.step if task.best is not None else len(steps))
+
+
+def write_files(folder: Path, rows: Iterable[Mapping[str, Any]], task: Task) -> None:
+    """Write the held-out predictions and the task of a classifier into its folder."""
+    write_text(folder / PREDICTIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    classification.write_task(folder, task)
 
 
 def load(config: Config, labels: Labels, runtime: Runtime) -> tuple[Classifier, Tokenizer, int]:

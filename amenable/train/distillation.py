@@ -22,6 +22,7 @@ from amenable.data.types import INSTRUCTING, Conversation, Demonstration, Messag
 from amenable.errors import InputError
 from amenable.functional.kl import linear_kl
 from amenable.models.decoder import Decoder
+from amenable.models.sharding import whole
 from amenable.text.chat import render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import RejectedRows, keep_fitting, keep_shown, keep_usable, to_row
@@ -148,10 +149,10 @@ class Distillation:
 
         The teacher reads the same tokens after its context, which the rows of a pass have once.
         """
-        rows = [element.teacher_row for element in elements]
+        rows, teacher = [element.teacher_row for element in elements], whole(self.teacher)
         with torch.no_grad(), self.runtime.autocast():
             batches = ordered_batches(rows, self.runtime, self.max_tokens)
-            theirs = torch.cat([masked_hidden(self.teacher, batch) for _, batch in batches])
-        weight = self.teacher.unembedding.detach()
+            theirs = torch.cat([masked_hidden(teacher, batch) for _, batch in batches])
+        weight = teacher.unembedding.detach()
         loss = linear_kl(theirs, weight, states, self.student.unembedding, top_k=self.top_k).mean()
         return loss, {"loss": loss.detach()}
