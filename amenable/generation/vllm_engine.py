@@ -67,7 +67,7 @@ class VllmEngine:
         else:
             options |= {"load_format": "dummy"}  # its weights come from memory
         self.folder = tempfile.TemporaryDirectory(prefix="amenable-adapter-")
-        self.sleeps, self.loads, self.never = cuda, 0, list[int]()
+        self.device, self.sleeps, self.loads, self.never = policy.device, cuda, 0, list[int]()
         try:
             self.engine = vllm.LLM(
                 model=str(folder),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from amenable.errors import InputError
 from amenable.serve.security import LOCAL
@@ -39,6 +40,8 @@ class ServerOptions(PageOptions):
 
     models: tuple[str, ...] = ()
     """NAME=FOLDER or FOLDER; by default those that `amenable demo` makes"""
+    sampler: Literal["amenable", "vllm"] = "amenable"
+    """engine that samples the answers: ours, or vLLM's in this process"""
     max_batch_size: int = 32
     """answers of a model decoded at once"""
     max_queue: int = 64

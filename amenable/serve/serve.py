@@ -11,6 +11,7 @@ for others everybody needs one: `amenable annotators add NAME` makes it.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,12 @@ from typing import TYPE_CHECKING
 
 from amenable.errors import InputError
 from amenable.evaluation.answering import LoadedModel
+from amenable.evaluation.vllm_answers import VllmAnswers, answers_by
 from amenable.feedback import annotators
 from amenable.feedback.store import Store
+from amenable.generation.sampler_options import SamplerOptions
+from amenable.generation.vllm_batch import VllmBatch
+from amenable.generation.vllm_engine import VllmEngine
 from amenable.rewards.best_of import BestOfOptions, load_best_of
 from amenable.serve import security
 from amenable.serve.conversation import load_with_rewards
@@ -106,10 +111,11 @@ def load_state(
     tokens: TokenCache | None,
     max_new_tokens: int,
 ) -> Iterator[AppState]:
-    """Load the models and start a thread for each; the threads end with this context."""
+    """Load the models and start a thread for each; the threads, and vLLM's engines, end with this context."""
     from amenable.serve.openai.app_state import AppState, RewardEndpoint, ServedModel
 
     runtime = start_runtime(config.device)
+    answers_by(SamplerOptions(sampler=config.sampler), [folder for _, folder in models], Path(), runtime)
     loaded, rewards = load_with_rewards(models, [folder for _, folder in reward_models], runtime)
     endpoints = {name: RewardEndpoint(reward) for (name, _), reward in zip(reward_models, rewards)}
 
@@ -120,20 +126,36 @@ def load_state(
 
     best_of = load_best_of(config, runtime, own_columns=False) if isinstance(config, BestOfOptions) else None
     state = AppState({}, endpoints, store, user_for_token, config.secure_cookies, best_of)
+    engines: list[VllmEngine] = []
     try:
         for model in loaded:
-            scheduler = make_scheduler(model, config.max_batch_size, config.max_queue)
+            if config.sampler == "vllm":
+                engines.append(load_vllm(model, config.max_batch_size))
+            scheduler = make_scheduler(model, config.max_batch_size, config.max_queue, *engines[-1:])
             state.models[model.entry.name] = ServedModel(model, scheduler, max_new_tokens)
         yield state
     finally:
         for served in state.models.values():
             served.scheduler.close()
+        for engine in engines:
+            engine.close()
 
 
-def make_scheduler(model: LoadedModel, max_batch_size: int, max_queue: int) -> Scheduler:
-    """Return a scheduler of a model, its thread running."""
-    tokenizer = model.tokenizer
-    return Scheduler(model.decoder, tokenizer.decode, tokenizer.stop_ids, model.runtime, max_batch_size, max_queue)
+def load_vllm(model: LoadedModel, rows: int) -> VllmEngine:
+    """Return vLLM's engine with a model's weights. InputError where its log-probabilities are not the model's."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = VllmAnswers(SamplerOptions(sampler="vllm"), Path(folder), model.runtime, rows=rows).load(model)
+    assert isinstance(engine, VllmEngine)
+    return engine
+
+
+def make_scheduler(
+    model: LoadedModel, max_batch_size: int, max_queue: int, engine: VllmEngine | None = None
+) -> Scheduler:
+    """Return a scheduler of a model, its thread running. engine: decodes in place of ours."""
+    decode, ends = model.tokenizer.decode, model.tokenizer.stop_ids
+    make_batch = None if engine is None else VllmBatch(engine, decode, ends).emptied
+    return Scheduler(model.decoder, decode, ends, model.runtime, max_batch_size, max_queue, make_batch)
 
 
 def protect(config: Config, state: AppState, tokens: TokenCache | None) -> security.SecurityMiddleware:

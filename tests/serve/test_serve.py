@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from amenable.serve import serve
 from amenable.serve.serve import Config, chosen_models, chosen_reward_models
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.loading import save_model
+from amenable.train.runtime import DeviceOptions
 
 
 def test_a_model_and_a_reward_model_have_two_names() -> None:
@@ -62,6 +64,18 @@ def test_others_are_let_in_only_where_somebody_holds_a_token(assistant: Path, tm
         serve.run(config)
 
 
+def test_vllm_is_required_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_server: Any
+) -> None:
+    monkeypatch.setattr("amenable.generation.vllm_engine.importlib.util.find_spec", lambda name: None)
+    config = Config(models=(f"a={tmp_path / 'none'}",), sampler="vllm", port=0, labels_db=tmp_path / "labels.db")
+    with (
+        pytest.raises(InputError, match=r"^--sampler vllm needs vLLM; pip install 'amenable\[vllm\]'"),
+        run_server(config),
+    ):
+        pass
+
+
 def test_the_command_serves_until_it_is_stopped(assistant: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "amenable", "serve", "--models", f"tiny={assistant}", "--port", "0"]
     process = subprocess.Popen(
@@ -95,3 +109,35 @@ def test_a_served_model_is_a_judge_whose_unclear_replies_are_counted(
         assert judge.take_counts() == {"questions": 2.0, "repeated": 2.0, "unclear": 2.0} and judge.calls == 6
         with pytest.raises(InputError, match="tokens"):
             load_judge(f"judge:{server.url}/v1:tiny", None, None, 1, 30.0).grade([prompt], ["A rose."], [""])
+
+
+@pytest.mark.slow
+def test_answers_by_vllm_are_those_of_our_engine(
+    words: Tokenizer, make_decoder: Callable[..., Decoder], tmp_path: Path, run_server: Any
+) -> None:
+    """Greedy ones, with their log-probabilities, whole, streamed and up to a stop string."""
+    pytest.importorskip("vllm")
+    folder = tmp_path / "model"
+    save_model(folder, make_decoder(1, vocab_size=words.vocab_size, hidden_size=128, num_heads=2), words)
+    config = Config(
+        models=(f"tiny={folder}",), labels_db=tmp_path / "labels.db", device=DeviceOptions("cpu", "fp32", 1)
+    )
+    body = {"model": "tiny", "prompt": [[1, 5, 9], [1, 7]], "temperature": 0, "max_tokens": 12, "logprobs": 2}
+    replies: list[Any] = []
+    for sampler in ("amenable", "vllm"):
+        with run_server(replace(config, sampler=sampler)) as server, httpx.Client(base_url=server.url) as client:
+            choices = client.post("/v1/completions", json=body, timeout=300).json()["choices"]
+            stop = choices[0]["text"][3:5]
+            cut = client.post("/v1/completions", json=body | {"stop": stop}, timeout=300).json()["choices"]
+            echo = client.post("/v1/completions", json=body | {"echo": True, "max_tokens": 0}, timeout=300).json()
+            streamed = client.post("/v1/completions", json=body | {"stream": True}, timeout=300).text
+            parts = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+            text = "".join(part["choices"][0]["text"] for part in parts if part["choices"][0]["index"] == 0)
+            assert text == choices[0]["text"] and stop not in cut[0]["text"]
+            replies.append([*choices, *cut, *echo["choices"]])
+    for ours, theirs in zip(*replies, strict=True):
+        assert (ours["text"], ours["finish_reason"]) == (theirs["text"], theirs["finish_reason"])
+        first, second = (
+            [logp for logp in reply["logprobs"]["token_logprobs"] if logp is not None] for reply in (ours, theirs)
+        )
+        assert first == pytest.approx(second, abs=2e-3)

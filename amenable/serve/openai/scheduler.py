@@ -16,11 +16,12 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 
 from amenable.errors import InputError
-from amenable.generation.continuous_batch import ContinuousBatch
+from amenable.generation.continuous_batch import ContinuousBatch, Running
 from amenable.generation.detokenizer import Decode
 from amenable.generation.engine import evaluating
 from amenable.generation.requests import Completion, EosIds, SampleRequest, completion_limit
@@ -74,6 +75,18 @@ class Failed:
 StreamEvent = Chunk | Finished | Failed
 
 
+class Batch(Protocol):
+    """Requests that are decoded together, as ContinuousBatch does it."""
+
+    running: dict[int, Running]
+
+    def add(self, requests: Sequence[SampleRequest]) -> None: ...
+
+    def cancel(self, prompt: int) -> None: ...
+
+    def step(self) -> Sequence[tuple[SampleRequest, Completion]]: ...
+
+
 class QueueFull(Exception):
     """Too many completions wait; `retry_after` is in seconds."""
 
@@ -117,7 +130,8 @@ class ActiveRequest:
 class Scheduler:
     """A model, its thread, and the requests that run or wait.
 
-    max_batch_size: completions decoded at once. max_queue: completions that may wait beyond those.
+    max_batch_size: completions decoded at once. max_queue: completions that may wait beyond those. make_batch: returns
+    an empty batch of another engine than ours.
     """
 
     def __init__(
@@ -128,7 +142,9 @@ class Scheduler:
         runtime: Runtime,
         max_batch_size: int = 32,
         max_queue: int = 64,
+        make_batch: Callable[[], Batch] | None = None,
     ):
+        self.make_batch = make_batch
         self.decoder, self.decode, self.eos_id, self.runtime = decoder, decode, eos_id, runtime
         self.max_batch_size, self.max_queue = max_batch_size, max_queue
         self.counts = Counts()
@@ -199,8 +215,10 @@ class Scheduler:
                 self.emit_new(batch, finished)
         self.fail("the server is closing")
 
-    def empty_batch(self) -> ContinuousBatch:
+    def empty_batch(self) -> Batch:
         """Return a batch without rows. Sampling settings and stop strings are those of each request."""
+        if self.make_batch is not None:
+            return self.make_batch()
         return ContinuousBatch(
             self.decoder,
             [],
@@ -212,7 +230,7 @@ class Scheduler:
             length=self.decoder.config.context_length,
         )
 
-    def admit(self, batch: ContinuousBatch) -> bool:
+    def admit(self, batch: Batch) -> bool:
         """Remove cancelled requests from the batch and add arrived ones. Blocks while idle; False once closing."""
         with self.changed:
             while True:
@@ -235,7 +253,8 @@ class Scheduler:
         """Return the number of tokens to sample; with `prompt_only` it is 1, and the token is dropped."""
         context = self.decoder.config.context_length
         if request.prompt_only:
-            return completion_limit(request.ids, 1, context + 1, "the prompt")
+            spare = self.make_batch is None  # the token that is dropped may be beyond the context
+            return completion_limit(request.ids, 1, context + spare, "the prompt")
         return completion_limit(request.ids, request.sampling.max_new_tokens, context, "the prompt")
 
     def sample_requests(self, active: ActiveRequest) -> list[SampleRequest]:
@@ -254,7 +273,7 @@ class Scheduler:
         )
         return [replace(sample, sample=k, seed=mix(request.seed, k)) for k in range(request.samples)]
 
-    def emit_new(self, batch: ContinuousBatch, finished: Sequence[tuple[SampleRequest, Completion]]) -> None:
+    def emit_new(self, batch: Batch, finished: Sequence[tuple[SampleRequest, Completion]]) -> None:
         """Emit the new text of every running row, and the finished completions."""
         for row in batch.running.values():
             sample, detokenizer = row.request, row.detokenizer

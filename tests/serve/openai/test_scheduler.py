@@ -24,6 +24,9 @@ from amenable.serve.openai.scheduler import (
 )
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import Runtime
+from tests.generation.test_vllm_batch import Core, batch_of, core
+
+__all__ = ["core"]  # a fixture
 
 WARM = Sampling(temperature=1.0, max_new_tokens=20)
 
@@ -67,6 +70,28 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end, "never true"
         time.sleep(0.002)
+
+
+def test_another_engine_decodes_in_place_of_ours(
+    decoder: Decoder, words: Tokenizer, runtime: Runtime, core: Core
+) -> None:
+    """vLLM's, on a decoder of ours: the same texts, piece by piece; what fails is dropped there."""
+    batch, ids = batch_of(core, words), words.encode("name a red thing")
+    scheduler = Scheduler(decoder, words.decode, words.stop_ids, runtime, 4, 4, batch.emptied)
+    try:
+        settings = {"eos_id": words.stop_ids, "seeds": [5], "samples": 2, "decode": words.decode}
+        (apart,) = generate(decoder, [ids], WARM, **settings)
+        answers = Listener(scheduler, GenerationRequest(ids, WARM, 5, samples=2)).answers()
+        assert [answers[k][0] for k in range(2)] == [one.text for one in apart]
+        with pytest.raises(InputError, match="no room"):
+            scheduler.submit(GenerationRequest([1] * 64, WARM, 0, prompt_only=True), print)
+        listener = Listener(scheduler, GenerationRequest(ids, WARM, 5))
+        core.step = lambda: 1 / 0  # type: ignore[assignment, return-value]
+        with pytest.raises(AssertionError, match="the model failed"):
+            listener.answers()
+        until(lambda: not core.requests)
+    finally:
+        scheduler.close()
 
 
 def test_answers_are_those_of_the_engine_whoever_else_asks(
