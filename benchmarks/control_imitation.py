@@ -5,10 +5,10 @@
 
 Both sides take the same steps in the same environments (episodes of 200 steps, whose end says nothing: a state in which
 the task ends absorbs), show clips of the same length, and get the same number of labels from a judge who goes by the
-true return without errors. Each has the settings of its own documentation: ours those of
-benchmarks/control_preferences.py, the peer's those of its tutorial with 10 % of the labels before training. The return
-is the environment's, of episodes by the likeliest actions. Each side is a process of its own; the sides take turns, and
-a run that is stopped and started again goes on.
+true return without errors. Learning rate, discount and minibatches are the same: the peer's tutorial's for Pendulum,
+ours for CartPole. Else each has its own settings: ours those of benchmarks/control_preferences.py, the peer's those of
+its tutorial with 10 % of the labels before training. The return is the environment's, of episodes by the likeliest
+actions. Each side is a process of its own; the sides take turns, and a run that is stopped and started again goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETTINGS = {
     "cartpole": {"env": "CartPole-v1", "clip_steps": 20, "gamma": 0.99, "learning_rate": 3e-4, "minibatch_size": 256},
     "pendulum": {"env": "Pendulum-v1", "clip_steps": 20, "gamma": 0.97, "learning_rate": 2e-3, "minibatch_size": 64},
 }
-"""of the peer: the tutorial's for Pendulum; CartPole has our learning rate, discount and minibatches"""
+"""of both sides"""
 COMMON = {"num_envs": 8, "num_steps": 256, "episode_steps": 200, "episodes": 50}
 SIDES = ("ours", "imitation")
 
@@ -42,6 +42,9 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
         learn_from="comparisons",
         env_options=(f"max_episode_steps={work['episode_steps']}",),
         clip_steps=work["clip_steps"],
+        gamma=work["gamma"],
+        learning_rate=work["learning_rate"],
+        minibatch_size=work["minibatch_size"],
         max_labels=work["labels"],
         total_timesteps=work["steps"],
         eval_episodes=work["episodes"],

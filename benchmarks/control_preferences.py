@@ -2,16 +2,19 @@
 
     python -m benchmarks.control_preferences                                 # CartPole, Pendulum, Acrobot; five seeds
     python -m benchmarks.control_preferences --ablations --tasks pendulum    # what the method is made of, left out
+    python -m benchmarks.control_preferences --tasks hopper --labels 700 1400 --seeds 1
 
-Both learn by the same steps of the same algorithm in episodes of fixed length, comparisons by 500 answers of a judge
-who goes by the true reward. The share is (comparisons - untrained) / (true reward - untrained), of mean returns of
-episodes by the likeliest actions, a number a seed; intervals are over seeds. Stopped and started again, it goes on.
+Both learn by the same steps of the same algorithm in episodes of fixed length, comparisons by the answers of a judge
+who goes by the true reward, 500 unless --labels says otherwise. The share is (comparisons - untrained) / (true reward -
+untrained), of mean returns of episodes by the likeliest actions, a number a seed; intervals are over seeds. Stopped and
+started again, it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ TASKS = {
     ),
     "pendulum": replace(POLE, env="Pendulum-v1", gamma=0.9, learning_rate=1e-3, total_timesteps=200_000),
     "acrobot": replace(POLE, env="Acrobot-v1", entropy_coef=0.01, total_timesteps=300_000),
+    "hopper": Config(env="Hopper-v5", total_timesteps=500_000),
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
     "random queries": {"query_strategy": "random"},
@@ -82,6 +86,13 @@ def results(config: Config, out: Path) -> dict[str, Any]:
     return json.loads((folder / "finished.json").read_text("utf-8"))
 
 
+def ways_of(labels: Sequence[int], ablations: bool) -> dict[str, dict[str, Any]]:
+    """Return options of the ways to learn from comparisons, by name: each number of labels, and with `ablations` the
+    first of them with a part of the method left out."""
+    ways = {f"{count} comparisons": {"max_labels": count} for count in labels}
+    return ways | {name: {**left_out, "max_labels": labels[0]} for name, left_out in ABLATIONS.items() if ablations}
+
+
 def compare(name: str, seeds: int, ways: dict[str, dict[str, Any]], out: Path) -> list[Row]:
     """Return a row of the true reward, and one of each way to learn from comparisons."""
     true, untrained, rows = list[float](), list[float](), list[Row]()
@@ -107,12 +118,13 @@ def compare(name: str, seeds: int, ways: dict[str, dict[str, Any]], out: Path) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["cartpole", "pendulum", "acrobot"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--labels", type=int, nargs="+", default=[500], help="answers of the judge")
     parser.add_argument("--ablations", action="store_true", help="also leave out parts of the method")
     parser.add_argument("--out", type=Path, default=Path("runs/control-preferences"))
     arguments = parser.parse_args()
-    ways: dict[str, dict[str, Any]] = {"500 comparisons": {}, **(ABLATIONS if arguments.ablations else {})}
+    ways = ways_of(arguments.labels, arguments.ablations)
     print("| task | way | return | share of the true reward's | Spearman |\n|---|---|--:|--:|--:|")
     for name in arguments.tasks:
         for row in compare(name, arguments.seeds, ways, arguments.out):

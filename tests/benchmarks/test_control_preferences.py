@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import control_preferences
-from benchmarks.control_preferences import ABLATIONS, TASKS, Row, compare, untrained_return
+from benchmarks.control_preferences import TASKS, Row, compare, untrained_return, ways_of
 
 
 def test_a_row() -> None:
@@ -18,11 +18,19 @@ def test_an_untrained_pole_falls() -> None:
     assert 10 < untrained_return(replace(TASKS["cartpole"], fixed_length=True)) < 40
 
 
+def test_ways() -> None:
+    assert ways_of([700, 1400], False) == {
+        "700 comparisons": {"max_labels": 700},
+        "1400 comparisons": {"max_labels": 1400},
+    }
+    assert ways_of([500], True)["no weight decay"] == {"reward_weight_decay": 0.0, "max_labels": 500}
+
+
 @pytest.mark.slow
 def test_shares_are_between_the_untrained_and_the_true_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = replace(TASKS["cartpole"], total_timesteps=2048, num_steps=128, max_labels=8, reward_updates=2)
     monkeypatch.setattr(control_preferences, "TASKS", {"cartpole": tiny})
-    ways = {"500 comparisons": {}, "one predictor": ABLATIONS["one predictor"]}
+    ways = {name: ways_of([8], True)[name] for name in ("8 comparisons", "one predictor")}
     untrained, true, ours, single = compare("cartpole", 1, ways, tmp_path)
     share = (ours.returns[0] - untrained.returns[0]) / (true.returns[0] - untrained.returns[0])
     assert ours.shares == [share] and single.way == "one predictor" and len(single.returns) == 1
