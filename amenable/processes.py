@@ -214,11 +214,15 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def summed_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the sums of numbers by name, over the processes that have one."""
-    if size() == 1:
+    """Return the sums of numbers by name, over the processes that have one: where those that hold one model count as
+    one, over the first of each, so that all go on from the same bits."""
+    if size() * tensor_size() == 1:
         return dict(numbers)
+    every = tensor_size() if DIVIDES.get() == "data" else 1
     total: dict[str, float] = {}
-    for own in gather(dict(numbers)):
+    with dividing("all"):
+        parts = gather(dict(numbers))[::every]
+    for own in parts:
         for name, value in own.items():
             total[name] = total.get(name, 0.0) + value
     return total
@@ -227,14 +231,35 @@ def summed_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
 @data_parallel()
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Add up the gradients of all processes, in place. A parameter without a gradient in every process stays so; what
-    FSDP divides has its sum already. Of processes that hold one model each has the same rows, which count once."""
-    if size() == 1:
-        return
-    for bucket in buckets(with_gradients([p for p in parameters if not is_summed(p)])):
-        grads = [local_part(parameter.grad) for parameter in bucket if parameter.grad is not None]
-        flat = summed(torch.cat([grad.reshape(-1) for grad in grads]))
-        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
-            grad.copy_(part.view_as(grad))
+    FSDP divides has its sum already. Processes that hold one model have the same rows, which count once; of what each
+    has whole all take the gradient of the first, as a device may round it in another way."""
+    if size() > 1:
+        for bucket in buckets(with_gradients([p for p in parameters if not is_summed(p)])):
+            reduce_gradients(bucket, group())
+    mesh = MESH.get()
+    if mesh is not None and tensor_size() > 1:
+        copies = [p for p in parameters if p.grad is not None and not is_product(p)]
+        if mesh[TENSOR].get_local_rank() > 0:
+            for parameter in copies:
+                local_part(cast(Tensor, parameter.grad)).zero_()
+        for bucket in buckets(copies):
+            reduce_gradients(bucket, mesh.get_group(TENSOR))
+
+
+def reduce_gradients(parameters: Sequence[nn.Parameter], among: ProcessGroup | None) -> None:
+    """Add up gradients, or the parts of them that this process holds, in place; `among` None is all processes."""
+    grads = [local_part(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([grad.reshape(-1) for grad in grads])
+    dist.all_reduce(flat, group=among)
+    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
+        grad.copy_(part.view_as(grad))
+
+
+def is_product(parameter: Tensor) -> bool:
+    """Return True for a parameter of which the processes that hold one model have different parts."""
+    if not isinstance(parameter, DTensor) or TENSOR not in (parameter.device_mesh.mesh_dim_names or ()):
+        return False
+    return not parameter.placements[-1].is_replicate()
 
 
 def is_summed(parameter: Tensor) -> bool:

@@ -263,14 +263,15 @@ def test_divided_products_of_other_shapes(
 
 
 @pytest.mark.slow
-def test_divided_products_with_layers_computed_again_or_in_bf16(runs: dict[str, Any], tmp_path: Path) -> None:
+def test_divided_products_with_other_options(runs: dict[str, Any], tmp_path: Path) -> None:
     dropout = {"dropout": replace(runs["sft"], dropout=0.1)}
     again = {"again": replace(runs["dpo"], checkpoint_activations=True)}
     bf16 = {"bf16": replace(runs["ppo"], device=DeviceOptions("cpu", "bf16", 1))}
-    names = ("dropout", "again", "bf16")
-    folders = run_both(names, 2, dropout | again | bf16, tmp_path, "--tensor-parallel", "2")
-    require_equal(folders("dropout"))
-    require_equal(folders("again"))
+    ahead = {"ahead": replace(runs["rloo"], max_staleness=1, sampler_correction="truncate")}
+    changed = dropout | again | bf16 | ahead
+    folders = run_both(list(changed), 2, changed, tmp_path, "--tensor-parallel", "2", "--async-save")
+    for name in ("dropout", "again", "ahead"):
+        require_equal(folders(name))
     first, second = (read_json_lines(folder / "metrics.jsonl") for folder in folders("bf16"))
     assert first[0]["objective/scores"] == pytest.approx(second[0]["objective/scores"], abs=0.05)
     assert abs(second[0]["sampling/logp_difference"]) < 0.01

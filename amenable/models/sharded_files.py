@@ -27,15 +27,14 @@ PART = "shard-{:05d}-of-{:05d}.safetensors"
 
 
 def write_parts(folder: Path, tensors: Mapping[str, DTensor]) -> Path:
-    """Write this process's parts of tensors to a file in a folder, without a copy of them; return the file. Of parts
-    that several processes hold the first of these writes one.
+    """Write this process's parts of tensors to a file in a folder, without a copy of them; return the file.
 
     Its header has what torch's HuggingFaceStorageWriter writes: the offsets of each part in its tensor.
     """
     from torch.distributed.checkpoint import DefaultSavePlanner
 
     planner = DefaultSavePlanner(flatten_state_dict=False)
-    planner.set_up_planner({name: tensor for name, tensor in tensors.items() if is_writer(tensor)})
+    planner.set_up_planner(dict(tensors))
     parts, offsets = dict[str, Tensor](), dict[str, Any]()
     for item in planner.create_local_plan().items:
         if item.tensor_data is not None and item.tensor_data.chunk.sizes.numel():
@@ -46,9 +45,9 @@ def write_parts(folder: Path, tensors: Mapping[str, DTensor]) -> Path:
     return file
 
 
-def is_writer(tensor: DTensor) -> bool:
-    """Return True for the first of all processes that hold the same part of a tensor."""
-    return 0 in tensor.device_mesh.mesh and is_first_copy(tensor)
+def is_writer(tensor: Tensor) -> bool:
+    """Return True for a divided tensor of whose part here this process is the first, of those that hold it."""
+    return isinstance(tensor, DTensor) and 0 in tensor.device_mesh.mesh and is_first_copy(tensor)
 
 
 class ShardedFiles:

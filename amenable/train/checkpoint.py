@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors.torch import load_file
@@ -37,7 +37,7 @@ from amenable.files import (
     temporary_path,
     write_text,
 )
-from amenable.models.sharded_files import ShardedFiles, write_parts
+from amenable.models.sharded_files import ShardedFiles, is_writer, write_parts
 from amenable.models.tensor_files import write_tensors
 from amenable.ranks import is_first
 
@@ -96,11 +96,11 @@ def write(folder: Path, snapshot: Snapshot) -> dict[str, Any]:
     """Write and sync this process's files of a checkpoint; return their entries of the manifest. InputError for a disk
     that is full or read-only."""
     temporary = temporary_path(folder / f"checkpoint-{snapshot.step}")
-    divided = {name: tensor for name, tensor in snapshot.tensors.items() if isinstance(tensor, DTensor)}
+    own = {name: cast(DTensor, tensor) for name, tensor in snapshot.tensors.items() if is_writer(tensor)}
     with writing(folder, snapshot.step):
-        files = [write_parts(temporary, divided)] if divided else []
+        files = [write_parts(temporary, own)] if own else []
         if is_first():
-            whole = {name: tensor for name, tensor in snapshot.tensors.items() if name not in divided}
+            whole = {name: tensor for name, tensor in snapshot.tensors.items() if not isinstance(tensor, DTensor)}
             write_tensors(temporary / TENSORS, whole)
             (temporary / FACTS).write_text(json.dumps({"step": snapshot.step, "state": snapshot.facts}), "utf-8")
             files += [temporary / TENSORS, temporary / FACTS]

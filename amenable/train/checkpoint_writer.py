@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from amenable import processes
+from amenable.models.sharded_files import is_writer
 from amenable.ranks import is_first
 from amenable.train import checkpoint
 from amenable.train.checkpoint import Snapshot
@@ -54,7 +54,7 @@ class CheckpointWriter:
 
 def copied(snapshot: Snapshot) -> Snapshot:
     """Return a snapshot with copies, in the processor's memory, of the tensors that this process writes."""
-    own = {name: value for name, value in snapshot.tensors.items() if is_first() or isinstance(value, DTensor)}
+    own = {name: value for name, value in snapshot.tensors.items() if is_first() or is_writer(value)}
     return replace(snapshot, tensors={name: copy_of(value) for name, value in own.items()})
 
 

@@ -1,6 +1,7 @@
 """Weights divided among processes; in one process they are whole. tests/test_several_processes.py divides them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from amenable import processes
 from amenable.errors import InputError
 from amenable.models import sharding
 from amenable.models.decoder import Decoder
+from amenable.train import optimizer
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 
 
@@ -51,7 +53,12 @@ def test_offloading_of_whole_weights_is_refused() -> None:
         OptimizerConfig(fsdp_offload=True)
 
 
-def test_what_takes_whole_matrices_is_refused(make_decoder: Callable[..., Decoder]) -> None:
+def test_what_takes_whole_matrices_is_refused(
+    make_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = OptimizerConfig(learning_rate=1e-3, muon_learning_rate=1e-2, fsdp=True)
-    with pytest.raises(InputError, match="Muon takes whole matrices"):
+    with pytest.raises(InputError, match="Muon takes whole matrices, and fsdp divides them"):
         Optimizer([make_decoder()], config)
+    monkeypatch.setattr(optimizer, "tensor_size", lambda: 2)
+    with pytest.raises(InputError, match="Muon takes whole matrices, and tensor_parallel divides them"):
+        Optimizer([make_decoder()], replace(config, fsdp=False))

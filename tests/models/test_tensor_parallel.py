@@ -32,7 +32,7 @@ from amenable.models import sharding
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.layout import Layout
 from amenable.processes import local_part
-from amenable.ranks import end_at_once, is_first
+from amenable.ranks import end_at_once, is_first, rank
 from amenable.train import checkpoint, members
 from amenable.train.best import BestWeights
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -41,6 +41,10 @@ from amenable.train.trained_weights import TrainedWeights
 out, shapes, fsdp = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "fsdp"
 processes.join(2)
 copies = processes.size() // 2
+with processes.data_parallel():
+    assert (processes.size(), processes.number()) == (copies, rank() // 2)
+    firsts = processes.summed_numbers({"number": float(rank())})["number"]
+assert processes.gather(firsts) == [sum(range(0, 2 * copies, 2))] * 2 * copies
 
 
 def holders(decoder):
@@ -96,6 +100,8 @@ for name, shape in shapes.items():
             sum(loss_of(whole, copies * step + i) for i in range(copies)).backward()
             wanted = plain["optimizer"].step()
         loss_of(divided, copies * step + members.data_rank()).backward()
+        if step == 0:  # as a device that adds up in another order would have it
+            local_part(divided.final_norm.weight.grad).mul_(1 + processes.MESH.get()["tensor"].get_local_rank())
         norms += [processes.gradient_norm(list(divided.parameters())) - wanted, ours["optimizer"].step() - wanted]
         for held in (plain, ours):
             held["best"].update({"loss": 1 - step}, step + 1)
@@ -105,7 +111,7 @@ for name, shape in shapes.items():
     full = sum(p.nbytes for p in linear)
     facts[name] = {
         "norms": max(map(abs, norms)),
-        "weights": difference(trained, numbers(plain)),
+        "weights": max(processes.gather(difference(trained, numbers(plain)))),
         "held": sum(local_part(p).untyped_storage().nbytes() for p in linear) / full,
         "inference": difference(dict(sharding.whole(divided).state_dict()), weights),
     }

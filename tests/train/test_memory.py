@@ -193,6 +193,13 @@ def test_weights_that_processes_divide_are_gathered_for_a_pass() -> None:
     assert memory.generation_bytes(divided, *sizes) == memory.generation_bytes(model, *sizes) + 10**9
 
 
+def test_products_that_processes_divide_keep_less_for_the_backward_pass() -> None:
+    model, work = memory.model_of(Decoder(PLAIN, "meta"), OptimizerConfig(learning_rate=1e-3)), Pass(512, 512, 100, 8)
+    half = replace(model, tensor_parallel=2)
+    kept, whole = memory.training_bytes(half, work, FP32), memory.training_bytes(model, work, FP32)
+    assert 0.5 * whole < kept < 0.9 * whole, "the residual stream stays"
+
+
 def test_describe() -> None:
     assert memory.describe(300 << 20, FP32, 60, 60) == "about 300 MiB; cpu, fp32, 1 thread"
     assert memory.describe(3 << 29, FP32, 60, 60).startswith("about 1.5 GiB; ")

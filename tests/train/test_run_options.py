@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from amenable.errors import InputError
-from amenable.train.run_options import MAY_CHANGE_ON_RESUME, OfflineOptions, RunOptions, TrainingOptions
+from amenable.models.lora import LoraOptions
+from amenable.train.run_options import (
+    MAY_CHANGE_ON_RESUME,
+    AdapterOptions,
+    OfflineOptions,
+    RunOptions,
+    TrainingOptions,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +40,12 @@ def test_numbers_that_mean_nothing_are_refused(options: dict[str, Any], message:
 def test_the_ends_of_the_range_are_allowed() -> None:
     assert TrainingOptions(keep_checkpoints=1, max_bad_rows=0.0).keep_checkpoints == 1
     assert TrainingOptions(max_bad_rows=1.0, save_steps=0).max_bad_rows == 1.0
+
+
+def test_adapters_with_divided_products_are_refused() -> None:
+    for adapters in ({"lora": LoraOptions(rank=2)}, {"prompt_tuning": 4}):
+        with pytest.raises(InputError, match="tensor_parallel is 2 with adapters or virtual tokens; train the weights"):
+            AdapterOptions(tensor_parallel=2, **adapters)  # type: ignore[arg-type]
 
 
 def test_a_split_is_needed_where_no_file_is_held_out() -> None:
