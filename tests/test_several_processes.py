@@ -357,6 +357,15 @@ def test_a_run_that_is_stopped_goes_on_in_one_process(
 
 
 @pytest.mark.slow
+def test_torchrun_starts_the_same_group(both: Both, runs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "torchrun"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    done = subprocess.run([*torchrun, "amenable", *command_of("ppo", runs["ppo"], out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    require_equal((both("ppo")[1], out))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--tensor-parallel", "2")])
 def test_the_group_ends_with_the_process_that_is_killed(
     runs: dict[str, Any], tmp_path: Path, options: tuple[str, ...]
