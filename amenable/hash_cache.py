@@ -70,7 +70,7 @@ def model_hash(folder: Path) -> str:
     """Return the hash of a model: its folder's weights, configuration and tokenizer, and those of the folders that an
     adapter is on."""
     hashes = [hash_of(each, cached_sha256) for each in (folder, *bases_of("model", folder).values())]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def read_entry(file: Path) -> dict[str, Any] | None:

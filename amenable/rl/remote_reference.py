@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,8 @@ class RemoteReference:
     timeout: float = TIMEOUT
     pauses: Sequence[float] = PAUSES
     replacing: threading.Lock = field(default_factory=threading.Lock)
+    required: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    """facts that servers must have, by name, with the problem of a server with another"""
 
     def __post_init__(self) -> None:
         self.urls = read_addresses(self.entries)

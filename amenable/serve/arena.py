@@ -10,7 +10,6 @@ everybody needs one: `amenable annotators add NAME` makes it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,8 @@ from typing import TYPE_CHECKING
 from amenable.errors import InputError
 from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
-from amenable.files import hash_of
 from amenable.generation.sampling import Sampling
-from amenable.model_folder import bases_of, is_adapter
+from amenable.hash_cache import model_hash
 from amenable.serve import security, serve
 from amenable.serve.options import ServerOptions, parse_models
 from amenable.serve.tokens import TokenCache
@@ -85,16 +83,8 @@ def open_arena(config: Config, state: AppState, models: Sequence[tuple[str, Path
     """Return the arena of these models, with their hashes."""
     from amenable.serve.battles.arena_state import Arena
 
-    origins = {name: {"folder": str(folder), "sha256": identity(folder)} for name, folder in models}
+    origins = {name: {"folder": str(folder), "sha256": model_hash(folder)} for name, folder in models}
     return Arena(state, store, origins, config.sampling, config.rating, time.time)
-
-
-def identity(folder: Path) -> str:
-    """Return the hash of a model; of an adapter, one of its own and its base's files."""
-    if not is_adapter(folder):
-        return hash_of(folder)
-    parts = [hash_of(part) for part in (folder, *bases_of("", folder).values())]
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def reused_names(arena: Arena) -> list[str]:

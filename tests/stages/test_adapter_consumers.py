@@ -17,6 +17,7 @@ from amenable.evaluation.answering import GenerationConfig, LoadedModel, generat
 from amenable.evaluation.entries import ModelEntry
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
+from amenable.hash_cache import model_hash
 from amenable.library.model import Model
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -268,20 +269,20 @@ def test_the_arena_tells_adapters_from_their_base(policy: Folders, second: Folde
     assert len(hashes) == 3
 
 
-def test_the_arenas_hash_of_an_adapter_is_of_its_scale_and_base_too(policy: Folders, tmp_path: Path) -> None:
+def test_the_hash_of_an_adapter_is_of_its_scale_and_base_too(policy: Folders, tmp_path: Path) -> None:
     base = shutil.copytree(policy.base, tmp_path / "base")
     folder = shutil.copytree(policy.adapter, tmp_path / "adapter")
     fields = json.loads((folder / "adapter_config.json").read_text())
 
     def changed(**changes: Any) -> str:
         (folder / "adapter_config.json").write_text(json.dumps(fields | changes))
-        return arena.identity(folder)
+        return model_hash(folder)
 
     first = changed()
     assert changed(lora_alpha=9.0) != first and changed() == first
     here = changed(base_model_name_or_path=str(base))
     (base / "generation_config.json").write_text("{}")
-    assert arena.identity(folder) != here
+    assert model_hash(folder) != here
 
 
 def test_chat(policy: Folders, second: Folders, runtime: Runtime) -> None:
