@@ -230,13 +230,13 @@ def step_rows(cache: Cache, rows: Tensor | None, lengths: Tensor) -> Attend:
     heads from memory, and torch's bf16 attention is slower than both.
     """
     slots = cache.slots(torch.arange(lengths.numel(), device=lengths.device) if rows is None else rows, lengths)
-    longest = int(lengths.max()) + 1
+    longest = functools.cache(lambda: int(lengths.max()) + 1)  # of a layer with a window alone: it waits for the device
     blocks = functools.cache(functools.partial(row_blocks, cache, rows, lengths))
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         cache.write(layer, slots, k, v)
         queries = q.unflatten(1, (k.shape[1], -1))
-        limit = None if window is None or longest <= window else window
+        limit = None if window is None or longest() <= window else window
         with torch.autocast(q.device.type, enabled=False):  # else the whole cache is cast at every step
             outs = [block.attend(cache, layer, queries) for block in blocks(limit)]
         return torch.cat(outs).flatten(1).to(q.dtype)
