@@ -124,7 +124,7 @@ def configs(files: Any, pretrained: pretrain.Config, assistant: Path, judge: Pat
         "trpo": trpo.Config(**online, prompts_per_step=12),
         "a2c": a2c.Config(**online, prompts_per_step=12),
         "reinforce": reinforce.Config(**grouped, baseline="running"),
-        "expert-iteration": expert_iteration.Config(**grouped),
+        "expert-iteration": expert_iteration.Config(**grouped, num_mini_batches=1),
         "distill-context": distill_context.Config(
             **pairs | {"data": files.prompts, "validation": files.prompts}, context_text="You are terse."
         ),
