@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +24,9 @@ import torch
 
 from amenable.control.normalization import ObservationNormalizer
 from amenable.control.policies import Policy
+from amenable.control.preference_training import PROBES
 from amenable.control.rollout import collect
-from amenable.functional.statistics import mean_interval
+from amenable.functional.statistics import concordance, mean_interval, spearman
 from amenable.seeds import seeded_generator
 from amenable.stages import control
 from amenable.stages.control import Config
@@ -57,10 +59,13 @@ class Row:
     returns: list[float]
     shares: list[float]
     spearman: list[float]
+    """rank correlation of learned and true returns of clips"""
+    concordance: list[float]
+    """share of the pairs of clips with different true returns that the learned ones order alike"""
 
     def __str__(self) -> str:
-        returns, shares, spearman = (interval(values) for values in (self.returns, self.shares, self.spearman))
-        return f"| {self.task} | {self.way} | {returns} | {shares} | {spearman} |"
+        columns = (self.returns, self.shares, self.spearman, self.concordance)
+        return f"| {self.task} | {self.way} | {' | '.join(map(interval, columns))} |"
 
 
 def interval(values: list[float]) -> str:
@@ -93,6 +98,12 @@ def ways_of(labels: Sequence[int], ablations: bool) -> dict[str, dict[str, Any]]
     return ways | {name: {**left_out, "max_labels": labels[0]} for name, left_out in ABLATIONS.items() if ablations}
 
 
+def clip_returns(folder: Path) -> list[torch.Tensor]:
+    """Return learned and true returns of the clips on which a run compares the two."""
+    clips = json.loads((folder / PROBES).read_text("utf-8"))
+    return [torch.tensor(clips[name]) for name in ("learned", "true")]
+
+
 def compare(name: str, seeds: int, ways: dict[str, dict[str, Any]], out: Path) -> list[Row]:
     """Return a row of the true reward, and one of each way to learn from comparisons."""
     true, untrained, rows = list[float](), list[float](), list[Row]()
@@ -100,19 +111,22 @@ def compare(name: str, seeds: int, ways: dict[str, dict[str, Any]], out: Path) -
         config = replace(TASKS[name], seed=seed, eval_episodes=50, fixed_length=True)
         untrained.append(untrained_return(config))
         true.append(results(config, out / name / "reward" / str(seed))["eval/return"])
-    rows = [Row(name, "untrained", untrained, [], []), Row(name, "true reward", true, [], [])]
+    rows = [Row(name, "untrained", untrained, [], [], []), Row(name, "true reward", true, [], [], [])]
     for way, changes in ways.items():
+        folders = [out / name / way.replace(" ", "-") / str(seed) for seed in range(seeds)]
         facts = [
             results(
-                replace(TASKS[name], seed=seed, eval_episodes=50, learn_from="comparisons", **changes),
-                out / name / way.replace(" ", "-") / str(seed),
+                replace(TASKS[name], seed=seed, eval_episodes=50, learn_from="comparisons", **changes), folders[seed]
             )
             for seed in range(seeds)
         ]
         returns = [each["eval/return"] for each in facts]
         shares = [(a - c) / (b - c) for a, b, c in zip(returns, true, untrained)]
-        spearman = [each["eval_rm/spearman"] for each in facts if "eval_rm/spearman" in each]
-        rows.append(Row(name, way, returns, shares, spearman))
+        clips = [clip_returns(folder) for folder in folders]
+        agreements = [[measure(*each) for each in clips] for measure in (spearman, concordance)]
+        rows.append(
+            Row(name, way, returns, shares, *([v for v in values if not math.isnan(v)] for values in agreements))
+        )
     return rows
 
 
@@ -125,7 +139,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/control-preferences"))
     arguments = parser.parse_args()
     ways = ways_of(arguments.labels, arguments.ablations)
-    print("| task | way | return | share of the true reward's | Spearman |\n|---|---|--:|--:|--:|")
+    heads = ("task", "way", "return", "share of the true reward's", "Spearman", "concordance")
+    print(f"| {' | '.join(heads)} |\n|---|---|--:|--:|--:|--:|")
     for name in arguments.tasks:
         for row in compare(name, arguments.seeds, ways, arguments.out):
             print(row, flush=True)

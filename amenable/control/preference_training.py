@@ -42,7 +42,7 @@ from amenable.control.training import Training
 from amenable.errors import InputError
 from amenable.feedback.queries import Pool, choose
 from amenable.files import write_text
-from amenable.functional.statistics import spearman
+from amenable.functional.statistics import concordance, spearman
 from amenable.seeds import derive_seed, seeded_generator
 from amenable.train.run import Run
 
@@ -164,15 +164,18 @@ class PreferenceTraining(Training):
         return rewards, {**counts, **self.predictions(new), **metrics}
 
     def predictions(self, new: Clips) -> dict[str, float]:
-        """Return the return of an episode as the predictors see it in new clips, and the rank correlation of learned
-        and true returns of clips from all of the run, where these vary."""
+        """Return the return of an episode as the predictors see it in new clips, and where the true returns of clips
+        from all of the run vary, their rank correlation with the learned ones, and the share of pairs that both order
+        alike."""
         facts: dict[str, float] = {}
         if len(new):
             returns = self.ensemble.returns(new).mean(0)
             facts["episode/predicted_return"] = float(returns.mean()) * self.horizon / self.length
         learned, true = self.probe_returns()
         correlation = spearman(learned, true) if len(true) else math.nan
-        return facts if math.isnan(correlation) else {**facts, "eval_rm/spearman": correlation}
+        if math.isnan(correlation):
+            return facts
+        return {**facts, "eval_rm/spearman": correlation, "eval_rm/concordance": concordance(learned, true)}
 
     def probe_returns(self) -> tuple[Tensor, Tensor]:
         """Return learned and true returns [N] of the clips on which the two are compared."""

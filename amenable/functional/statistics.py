@@ -214,6 +214,17 @@ def spearman(first: Tensor, second: Tensor) -> float:
     return pearson(mean_ranks(first), mean_ranks(second))
 
 
+def concordance(predicted: Tensor, true: Tensor) -> float:
+    """Harrell's concordance index of two samples [N]: the share of pairs with different true values that the predicted
+    ones order alike, equal predictions counting one half.
+
+    nan where the true values are all equal. Unlike a rank correlation it can reach 1 where many of them are.
+    """
+    orders = [(values[:, None] - values[None, :]).sign() for values in (predicted.flatten(), true.flatten())]
+    differing = orders[1] > 0
+    return float(((orders[0][differing] + 1) / 2).double().mean())
+
+
 def pearson(first: Tensor, second: Tensor) -> float:
     """Pearson's correlation of two samples [N]; nan where one of them does not vary."""
     samples = torch.stack([first.double().flatten(), second.double().flatten()])

@@ -54,7 +54,7 @@ from amenable.train.run import Run
 from amenable.train.stage_report import StageReport
 from amenable.train.trackers import TrackerName
 
-RESULTS = ("episode/return", "labels", "eval_rm/accuracy", "eval_rm/spearman")
+RESULTS = ("episode/return", "labels", "eval_rm/accuracy", "eval_rm/spearman", "eval_rm/concordance")
 """metrics of the last rollout that are facts of the run"""
 ALGORITHMS: dict[str, type[Agent]] = {"reinforce": Reinforce, "a2c": A2C, "trpo": TRPO, "ppo": PPO}
 REPORT = StageReport(

@@ -10,8 +10,8 @@ from benchmarks.control_preferences import TASKS, Row, compare, untrained_return
 
 
 def test_a_row() -> None:
-    row = Row("pendulum", "500 comparisons", [-200.0, -180.0], [0.9, 1.0], [])
-    assert str(row) == "| pendulum | 500 comparisons | -190.00 (-317.06 to -62.94) | 0.95 (0.31 to 1.59) | – |"
+    row = Row("pendulum", "500 comparisons", [-200.0, -180.0], [0.9, 1.0], [], [0.99])
+    assert str(row) == "| pendulum | 500 comparisons | -190.00 (-317.06 to -62.94) | 0.95 (0.31 to 1.59) | – | 0.99 |"
 
 
 def test_an_untrained_pole_falls() -> None:

@@ -10,6 +10,7 @@ from amenable.functional.statistics import (
     bootstrap,
     bootstrap_mean,
     clustered_share,
+    concordance,
     decisive_size,
     explained_variance,
     holm,
@@ -172,6 +173,13 @@ def test_a_decisive_size_is_the_first_whose_interval_leaves_out_a_half(share: fl
         low, high = wilson(share * n, n)
         assert (high < 0.5 or low > 0.5) == decides
     assert decisive_size(0.5) == math.inf
+
+
+def test_concordance_by_hand():
+    true = torch.tensor([0.0, 0.0, 1.0, 2.0])
+    assert concordance(true, true) == 1 and concordance(-true, true) == 0
+    assert concordance(torch.tensor([5.0, 1.0, 3.0, 3.0]), true) == pytest.approx((0 + 1 + 0 + 1 + 0.5) / 5)
+    assert math.isnan(concordance(true, torch.ones(4)))
 
 
 def test_spearman_by_hand():
