@@ -172,6 +172,12 @@ CASES = [
     ("ranks of another number", "reward {reward} --data {d}/ranks.jsonl", "ranking is not a list of 2 ranks"),
     ("no demonstrations", "reward {reward} --demonstrations {d}/none.jsonl", "none.jsonl: no such file"),
     ("more layers than there are", "reward {reward} --frozen-layers 3", "frozen_layers is 3 and the model has 2"),
+    (
+        "halves in one process",
+        "reward {reward} --tensor-parallel 2",
+        "1 process was started; start a multiple, such as",
+    ),
+    ("halves of adapters", "reward {reward} --tensor-parallel 2 --lora.rank 2", "tensor_parallel is 2 with adapters"),
     ("frozen below 0", "reward {reward} --frozen-layers -1", "frozen_layers is -1"),
     (
         "batch that does not divide",
