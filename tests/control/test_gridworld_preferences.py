@@ -14,8 +14,8 @@ GAMMA = 0.9
 
 def test_comparisons_of_trajectories_give_the_optimal_policy() -> None:
     world = world_of(SMALL)
-    learned = learn_rewards(world, GAMMA, 120, 0)
-    assert learned.rounds[-1] == (120, 1.0) and learned.rounds[0][1] < 1
+    learned = learn_rewards(world, GAMMA, 80, 0)
+    assert learned.rounds[-1] == (80, 1.0) and learned.rounds[0][1] < 1
     assert share_optimal(world, learned.rewards, GAMMA) == 1
     order = learned.rewards[[3, 4, 2, 8]]  # bathtub, broom, empty, meat
     assert np.all(np.diff(order) > 0)

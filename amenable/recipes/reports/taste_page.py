@@ -193,7 +193,7 @@ def misses(models: Mapping[str, Row], name: str, settings: Settings) -> list[str
     if PROMPTED in models and row["is_rate"] and (gap := models[PROMPTED]["score"] - row["score"]) > SLACK:
         missed.append(f"scores {100 * gap:.0f} points less than the instruction ({100 * SLACK:.0f} are allowed)")
     if row["kl"] > settings.kl_budget:
-        missed.append(f"is {row['kl'] - settings.kl_budget:.1f} nats beyond the KL budget")
+        missed.append(f"is {row['kl'] - settings.kl_budget:.2g} nats beyond the KL budget")
     if row["perplexity"] > MAX_PERPLEXITY:
         missed.append(f"has a perplexity of {row['perplexity']:.1f}, above {MAX_PERPLEXITY:g}")
     if row["content"] is not None and row["content"]["low"] < MIN_CONTENT:

@@ -68,7 +68,7 @@ def test_the_headline_says_what_was_learned_and_what_is_missed(root: Path) -> No
     assert lines[0].startswith(
         "The model learned to stop, not to know more; RLOO falls short: it scores 10 points less"
     )
-    assert "10 points less than the instruction (5 are allowed), is 1.0 nats beyond the KL budget, has a" in lines[0]
+    assert "10 points less than the instruction (5 are allowed), is 1 nats beyond the KL budget, has a" in lines[0]
     assert "a perplexity of 12.2, above 8, may lose" in lines[0] and "of content, more than 0.03" in lines[0]
     assert "Answers of RLOO score 80% (49–94%)" in lines[1] and "whose answers score 10% (2–40%)" in lines[1]
     assert "Asked 'Be brief.' the model as it was scores 90% (60–98%)" in lines[2]
