@@ -291,7 +291,7 @@ def test_divided_weights_with_adapters_or_layers_computed_again(runs: dict[str, 
 
 @pytest.mark.slow
 def test_a_reference_on_a_server_has_the_result_of_one_in_memory(runs: dict[str, Any], tmp_path: Path) -> None:
-    """Which one process holds, and two ask for."""
+    """In the memory of one process, and on a server that two processes use."""
     config = serve.Config(models=(f"a={runs['ppo'].model}",), labels_db=tmp_path / "served.db", device=FP32)
     with running(config) as server:
         served = replace(runs["ppo"], reference_url=(f"{server.url}/logprobs/a",))

@@ -92,12 +92,12 @@ def batch_of(core: Core, words: Tokenizer) -> VllmBatch:
 def requests_of(words: Tokenizer, stop: str = "zz") -> list[SampleRequest]:
     """Requests with all that a client may want, of three prompts."""
     ids = [words.encode(text) for text in ("name a red thing", "the sea, the sky", "milk")]
-    one = SampleRequest(0, 0, ids[0], 20, 5, WARM, ())
+    request = SampleRequest(0, 0, ids[0], 20, 5, WARM, ())
     return [
-        one,
-        replace(one, sample=1, seed=6),
-        replace(one, prompt=1, ids=ids[1], stop=(stop, "zz"), top_logprobs=3),
-        replace(one, prompt=2, ids=ids[2], limit=1, prompt_logprobs=True),
+        request,
+        replace(request, sample=1, seed=6),
+        replace(request, prompt=1, ids=ids[1], stop=(stop, "zz"), top_logprobs=3),
+        replace(request, prompt=2, ids=ids[2], limit=1, prompt_logprobs=True),
     ]
 
 

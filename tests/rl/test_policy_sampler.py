@@ -33,20 +33,8 @@ BESIDE = {"max_staleness": 1, "sampler_correction": "truncate"}
 
 
 @pytest.fixture
-def options(assistant: Path, judge: Path, files: Any) -> OnlineOptions:
-    return OnlineOptions(
-        model=assistant,
-        reward=(str(judge),),
-        data=files.prompts,
-        max_steps=3,
-        prompts_per_step=3,
-        num_generations=2,
-        num_mini_batches=1,
-        temperature=0.7,
-        max_new_tokens=8,
-        kl_coef=0.05,
-        device=DeviceOptions("cpu", "fp32", 1),
-    )
+def options(online_options: OnlineOptions) -> OnlineOptions:
+    return replace(online_options, max_steps=3, prompts_per_step=3, max_new_tokens=8, kl_coef=0.05)
 
 
 @pytest.fixture

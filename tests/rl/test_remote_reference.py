@@ -45,22 +45,16 @@ def url_of(server: Running) -> str:
 
 
 @pytest.fixture
-def options(assistant: Path, judge: Path, files: Any) -> OnlineOptions:
-    return OnlineOptions(
-        model=assistant,
-        reward=(str(judge),),
-        data=files.prompts,
+def options(online_options: OnlineOptions) -> OnlineOptions:
+    return replace(
+        online_options,
         max_steps=2,
         prompts_per_step=4,
-        num_generations=2,
-        num_mini_batches=1,
-        temperature=0.7,
         max_new_tokens=12,
         max_tokens_per_pass=100,
         kl_coef=0.3,
         num_traced_prompts=0,
         save_steps=0,
-        device=FP32,
     )
 
 
@@ -144,7 +138,7 @@ def test_options_that_need_its_weights_are_refused(options: OnlineOptions) -> No
 def test_a_server_that_is_lost_is_replaced_by_the_new_one_of_its_file(
     assistant: Path, other: Path, runtime: Runtime, tmp_path: Path
 ) -> None:
-    """Which has to be of the same model; with an address itself the loss is an error."""
+    """A new server has to have the same model; without a file of addresses the loss is an error."""
     file, passes = tmp_path / "references", 12
     own = forward.compute_logprobs(load_policy(assistant, runtime)[0], ROWS, runtime, passes)
     with ExitStack() as stack:
