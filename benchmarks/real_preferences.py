@@ -2,12 +2,14 @@
 
     python -m benchmarks.real_preferences --model models/smollm2 --data hh/train.jsonl.gz --test hh/test.jsonl.gz
 
-Reward models from the chat model's body, all weights and adapters, in one pass over the pairs that stops after 400,
-1,200 ... of them: each goes on from the one before with the pairs that follow, at a constant learning rate, and with
-adapters of its own. The table has their accuracy on held-out pairs, beside "the longer answer wins" on the same pairs,
-and the gap between predicted and actual accuracy. With --policy RLOO trains adapters on the reward model that has read
-about half of the pairs, and a reward model of the other pairs alone judges the policy's answers to the test prompts,
-paired. Pairs of another kind (`--other`) show how far a reward model carries. Stopped and started again, it goes on.
+Reward models from the chat model's body in one pass over the pairs that stops after 400, 1,650 ... of them: each goes
+on from the one before with the pairs that follow, at a constant learning rate. Adapters (a set for each stop) read the
+pairs in one order and all weights from its other end, so that after half of them the two have no pair in common. The
+table has their accuracy on held-out pairs, beside "the longer answer wins" on the same pairs, and the gap between
+predicted and actual accuracy. With --policy RLOO trains adapters on the reward model of adapters that has read half of
+the pairs, and the one of all weights, which has read the others, judges the policy's answers to the test prompts,
+paired. Pairs of another kind (`--other`) show how far the last reward models carry. Stopped and started again, it goes
+on.
 """
 
 from __future__ import annotations
@@ -26,18 +28,25 @@ from amenable.claims.verdicts import paired
 from amenable.data import sources
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines, read_json_rows
+from amenable.data.types import Message
+from amenable.evaluation.ranking_accuracy import measure_accuracies
 from amenable.functional.statistics import Z95
 from amenable.models.lora import LoraOptions
 from amenable.recipes.from_scratch import write_once
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.stages import evaluate, reward, rloo
-from amenable.train import loading
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import loading, plan
+from amenable.train.log import Log
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.runtime import Device, DeviceOptions
+from amenable.train.rankings import lazy_rankings
+from amenable.train.row_cache import RANKINGS, read_examples
+from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 Row = dict[str, Any]
-REST = "after-half"
-"""name of the pairs that the policy's reward model has not read, and of the reward model that has"""
+FEW = 32
+"""chosen answers whose mean reward is 0; test pairs that a stage attacks"""
+TOKENS_PER_PASS = 8192
 PROMPTS = 200
 """prompts of the test file that the policy answers"""
 
@@ -54,20 +63,27 @@ class Config:
     """held-out pairs of the same kind"""
     other: Path | None = None
     """held-out pairs of another kind"""
-    pairs: tuple[int, ...] = (400, 1200, 1650, 3300)
+    pairs: tuple[int, ...] = (400, 1650, 3300)
     """numbers of pairs that a reward model has read, rising"""
     adapters: tuple[bool, ...] = (False, True)
     """all weights, and LoRA of rank 16"""
     policy: bool = False
-    """train a policy on the adapters that have read about half of the pairs as well"""
+    """train a policy on the adapters that have read half of the pairs as well"""
+    parallel: int = 2
+    """stages side by side, each on a core"""
     out: Path = Path("runs/real-preferences")
     seed: int = 0
     device: Device = field(default_factory=DeviceOptions)
 
+    def __post_init__(self) -> None:
+        alone = self.policy and (len(set(self.adapters)) < 2 or 2 * min(self.pairs) > max(self.pairs))
+        hint = "a policy needs --adapters False True, and --pairs with at most half of the last number among them"
+        plan.forbid(alone, "policy is True without a reward model of other pairs as its judge", hint)
+
     @property
     def half(self) -> int:
-        """The number of pairs nearest to half of them: what the policy's reward model has read."""
-        return min(self.pairs, key=lambda count: abs(count - max(self.pairs) / 2))
+        """The largest number of pairs that two reward models can read without one in common."""
+        return max(count for count in self.pairs if 2 * count <= max(self.pairs))
 
 
 def main(config: Config) -> None:
@@ -77,25 +93,41 @@ def main(config: Config) -> None:
     runs = curve(config)
     if config.policy:
         runs += policy_runs(config)
-    run_all([StageRun(replace(each.config, device=config.device)) for each in runs])
+    run_all([StageRun(replace(each.config, device=config.device)) for each in runs], config.parallel)
     for line in [*table(config), *(policy_lines(config) if config.policy else [])]:
         print(line)
 
 
 def write_parts(config: Config) -> None:
-    """Write the pairs that each reward model adds to those of the one before, in an order drawn by the seed, those that
-    come after the policy's half, and prompts of the test pairs, once."""
+    """Write the pairs that each reward model adds to those of the one before, in an order drawn by the seed and from
+    its other end, the chosen answers whose mean reward is 0, the test pairs that a stage attacks, and prompts of the
+    test pairs, once."""
     rows = [row for _, row in read_json_rows(config.data, "")]
-    order = shuffled(len(rows), config.seed, 0)
-    ranges = {f"pairs-{count}": (start, count) for start, count in zip((0, *config.pairs), config.pairs)}
-    for file, (start, end) in {**ranges, REST: (config.half, max(config.pairs))}.items():
-        part = partial(iter, [rows[i] for i in order[start:end]])
-        write_once(config.out / f"{file}.jsonl", [config.data], len(rows), part)
-    rankings = sources.read_rankings(config.test).rows[:PROMPTS]
-    prompts = [
-        {"prompt": [{"role": turn.role, "content": turn.content} for turn in ranking.prompt]} for ranking in rankings
+    order = shuffled(len(rows), config.seed, 0)[: max(config.pairs)]
+    for lora, indices in ((True, order), (False, order[::-1])):
+        for start, end in zip((0, *config.pairs), config.pairs):
+            part = partial(iter, [rows[i] for i in indices[start:end]])
+            write_once(pairs_file(config, end, lora), [config.data], len(rows), part)
+    chosen = [
+        {"messages": [*messages(ranking.prompt), {"role": "assistant", "content": ranking.completions[0]}]}
+        for ranking in sources.read_rankings(pairs_file(config, config.pairs[0], True)).rows[:FEW]
     ]
+    write_once(config.out / "demonstrations.jsonl", [config.data], len(chosen), partial(iter, chosen))
+    few = [row for _, row in read_json_rows(config.test, "")][:FEW]
+    write_once(config.out / "attacked.jsonl", [config.test], len(few), partial(iter, few))
+    rankings = sources.read_rankings(config.test).rows[:PROMPTS]
+    prompts = [{"prompt": messages(ranking.prompt)} for ranking in rankings]
     write_once(config.out / "prompts.jsonl", [config.test], len(prompts), partial(iter, prompts))
+
+
+def pairs_file(config: Config, count: int, lora: bool) -> Path:
+    """Return the file of the pairs that make those of a reward model `count`."""
+    return config.out / f"{'pairs' if lora else 'reversed'}-{count}.jsonl"
+
+
+def messages(turns: Sequence[Message]) -> list[dict[str, str]]:
+    """Return turns as files have them."""
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def curve(config: Config) -> list[StageRun]:
@@ -104,7 +136,7 @@ def curve(config: Config) -> list[StageRun]:
     for count, lora in settings(config):
         before = [each for each in config.pairs if each < count]
         model = config.out / name(before[-1], lora) if before else config.model
-        models[name(count, lora)] = reward_model(config, model, config.out / f"pairs-{count}.jsonl", lora)
+        models[name(count, lora)] = reward_model(config, model, pairs_file(config, count, lora), lora)
     return stage_runs(config.out, config.seed, models)
 
 
@@ -126,8 +158,9 @@ def reward_model(config: Config, model: Path, data: Path, lora: bool) -> reward.
     return reward.Config(
         model=model,
         data=(data,),
-        validation=config.test,
-        heldout_annotators=config.other,
+        validation=config.out / "attacked.jsonl",
+        heldout_annotators=config.test,
+        demonstrations=config.out / "demonstrations.jsonl",
         final_lr_frac=1.0,
         attack_queries=0,
         **weights,
@@ -135,33 +168,42 @@ def reward_model(config: Config, model: Path, data: Path, lora: bool) -> reward.
 
 
 def table(config: Config) -> Iterator[str]:
-    """Yield the lines of the learning curve: accuracy on the test pairs with its interval, and what it is beside."""
-    sets = {"validation": "held out"} | ({"heldout": config.other.name} if config.other else {})
-    yield "weights  pairs  accuracy                   on                the longer wins  predicted less actual"
+    """Yield the lines of the learning curve: accuracy on the test pairs with its interval, and what it is beside; of
+    the last reward models on the other pairs too."""
+    yield "weights  pairs  accuracy                   on                      the longer wins  predicted less actual"
     for count, lora in settings(config):
-        finished = json.loads((config.out / name(count, lora) / "finished.json").read_text("utf-8"))
-        for key, title in sets.items():
-            row, bins = finished[key], finished[key]["calibration"]
-            accuracy = f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-            gaps = [abs(each["predicted"] - each["actual"]) * each["count"] / row["pairs"] for each in bins]
-            start = f"{'LoRA' if lora else 'all':7}  {count:5}  {accuracy:25}  {title:16}"
-            yield f"{start}  {row['longer_wins']:15.3f}  {sum(gaps):.3f}"
+        folder = config.out / name(count, lora)
+        sets = {config.test: json.loads((folder / "finished.json").read_text("utf-8"))["heldout"]}
+        if config.other is not None and count == max(config.pairs):
+            sets[config.other] = accuracy(config, folder, config.other)
+        for file, row in sets.items():
+            share = f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+            start = f"{'LoRA' if lora else 'all':7}  {count:5}  {share:25}  {'/'.join(file.parts[-2:]):22}"
+            yield f"{start}  {row['longer_wins']:15.3f}  {row['ece']:.3f}"
+
+
+def accuracy(config: Config, folder: Path, file: Path) -> Row:
+    """Return `ranking_metrics` of a reward model on the pairs of a file."""
+    runtime = start_runtime(config.device)
+    tokenizer = Tokenizer.load(folder)
+    model = loading.load_reward_model(folder, runtime, tokenizer, frozen=True)
+    pairs = lazy_rankings(read_examples(file, RANKINGS, tokenizer))
+    log = Log(folder, folder.name)
+    return measure_accuracies(model, {"other": pairs}, runtime, TOKENS_PER_PASS, config.seed, log)["other"]
 
 
 def policy_runs(config: Config) -> list[StageRun]:
-    """Return a policy on the adapters of half of the pairs, a reward model of the others, and the policy's evaluation
-    by that."""
-    stages: dict[str, Any] = {REST: reward_model(config, config.model, config.out / f"{REST}.jsonl", True)}
-    stages["policy"] = rloo.Config(
+    """Return a policy on the adapters of half of the pairs, and its evaluation by all weights on the other half."""
+    judge = str(config.out / name(config.half, False))
+    policy = rloo.Config(
         model=config.model,
         reward=(str(config.out / name(config.half, True)),),
-        eval_reward_model=(str(config.out / REST),),
-        data=tuple(config.out / f"pairs-{count}.jsonl" for count in config.pairs if count <= config.half),
+        data=tuple(pairs_file(config, count, True) for count in config.pairs if count <= config.half),
         lora=LoraOptions(rank=16),
         optimizer=OptimizerConfig(learning_rate=3e-4, eps=1e-5),
         prompts_per_step=8,
         num_generations=8,
-        max_steps=30,
+        max_steps=20,
         max_new_tokens=64,
         temperature=0.8,
         kl_in="loss",
@@ -170,15 +212,15 @@ def policy_runs(config: Config) -> list[StageRun]:
         num_traced_prompts=0,
         warmup_steps=1,
     )
-    stages["evaluate"] = evaluate.Config(
+    evaluation = evaluate.Config(
         models=(f"base={config.model}", f"policy={config.out / 'policy'}"),
         data=config.out / "prompts.jsonl",
-        reward=(str(config.out / REST),),
+        reward=(judge,),
         reference="base",
         temperature=0.8,
         max_new_tokens=64,
     )
-    return stage_runs(config.out, config.seed, stages)
+    return stage_runs(config.out, config.seed, {"policy": policy, "evaluate": evaluation})
 
 
 def policy_lines(config: Config) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """The learning curve of reward models on pairs, and a policy judged by other pairs, over a tiny model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from amenable.errors import InputError
 from amenable.recipes.pipeline import StageRun
 from benchmarks import real_preferences
 
@@ -30,7 +32,7 @@ def test_the_curve_and_the_policy(
     smaller = {"rloo": {"max_steps": 1, "prompts_per_step": 2, "num_generations": 2, "max_new_tokens": 6}}
     smaller["evaluate"] = {"max_prompts": 4, "max_new_tokens": 6}
 
-    def run_all(runs: list[StageRun]) -> None:
+    def run_all(runs: list[StageRun], parallel: int) -> None:
         for run in runs:
             for key, value in smaller.get(run.stage, {}).items():
                 object.__setattr__(run.config, key, value)
@@ -39,21 +41,31 @@ def test_the_curve_and_the_policy(
     monkeypatch.setattr(real_preferences, "run_all", run_all)
     real_preferences.main(config)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[1:9:2]] == [["all", "4"], ["all", "8"], ["LoRA", "4"], ["LoRA", "8"]]
+    starts = [("all", "4"), ("all", "8"), ("all", "8"), ("LoRA", "4"), ("LoRA", "8"), ("LoRA", "8")]
+    assert [tuple(line.split()[:2]) for line in lines[1:7]] == starts
     finished = json.loads((config.out / "all-8" / "finished.json").read_text())
-    assert f"{finished['validation']['accuracy']:.3f}" in lines[3] and "rankings" in lines[4]
+    assert f"{finished['heldout']['accuracy']:.3f}" in lines[2] and config.other.name in lines[3]
     assert lines[-2].startswith("policy, sampled: reward by the other pairs")
 
 
 def test_each_part_begins_where_the_one_before_ends(config: real_preferences.Config) -> None:
     real_preferences.write_parts(config)
-    four, eight, rest = (
-        [json.loads(line) for line in (config.out / f"{file}.jsonl").read_text().splitlines()]
-        for file in ("pairs-4", "pairs-8", real_preferences.REST)
+    four, eight, last, first = (
+        [json.loads(line) for line in real_preferences.pairs_file(config, *key).read_text().splitlines()]
+        for key in ((4, True), (8, True), (4, False), (8, False))
     )
     rows = [json.loads(line) for line in config.data.read_text().splitlines()]
-    assert config.half == 4 and len(four) == 4 and rest == eight
-    assert len(four + eight) == min(8, len(rows)) and all(row in rows and row not in four for row in eight)
+    assert config.half == 4 and len(four) == 4 and not any(row in last for row in four)
+    for parts in (four + eight, last + first):
+        assert len(parts) == 8 and all(row in rows and parts.count(row) == 1 for row in parts)
+    demonstrations = (config.out / "demonstrations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["messages"][-1]["content"] for line in demonstrations] == [row["chosen"] for row in four]
+
+
+@pytest.mark.parametrize("options", [{"adapters": (True,)}, {"pairs": (6, 8)}])
+def test_a_policy_needs_a_judge_of_other_pairs(config: real_preferences.Config, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="reward model of other pairs"):
+        replace(config, **options)
 
 
 def test_a_model_goes_on_from_the_one_before(config: real_preferences.Config) -> None:
