@@ -275,11 +275,6 @@ def header(names: list[str], delimiter: str, file: Path) -> list[str]:
     return names
 
 
-def read_csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read all rows of `iter_csv_rows`."""
-    return list(iter_csv_rows(file))
-
-
 def row_location(file: Path, number: int) -> str:
     """Locate a row by its number in its reader: "line 3", "row 2 (line 17)" of a JSON list, "row 2" of parquet."""
     kind = suffix_of(file)

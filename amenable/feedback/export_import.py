@@ -180,16 +180,6 @@ class Imported:
         return lines + ([f"and {len(reasons) - 3} more reasons"] if len(reasons) > 3 else [])
 
 
-def import_labels(
-    store: Store, file: Path, annotator: str | None, time: float, hints: Hints | None = None
-) -> dict[str, int]:
-    """Read the labels of a file and store them; returns numbers of labels, of new labels, and of unusable labels.
-
-    annotator: the annotator of labels for which the file names none.
-    """
-    return store_labels(store, file, read(file, hints), annotator, time, hints)
-
-
 def store_labels(
     store: Store, file: Path, labels: Imported, annotator: str | None, time: float, hints: Hints | None = None
 ) -> dict[str, int]:

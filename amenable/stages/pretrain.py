@@ -119,7 +119,7 @@ def run(config: Config) -> Path:
 
     def measure() -> Metrics:
         limit, bar = config.max_tokens_per_pass, run.log.bar("validation")
-        return forward.bits_per_byte_by_source(decoder.eval(), held_out, texts.byte_counts, runtime, limit, bar)
+        return forward.bits_per_byte(decoder.eval(), held_out, texts.byte_counts, runtime, limit, bar)
 
     def evaluate(step: int) -> Metrics:
         return {} if step % config.eval_steps and step != len(steps) else measure()

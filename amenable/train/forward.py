@@ -372,26 +372,14 @@ def by_source(
 
 def bits_per_byte(
     decoder: LanguageModel,
-    rows: Sequence[Row],
-    byte_count: int,
-    runtime: Runtime,
-    max_tokens: int,
-    progress: Progress = silent,
-) -> float:
-    """Return the model's bits per byte of the text that the rows encode: comparable between vocabularies."""
-    counts = [byte_count, *[0] * (len(rows) - 1)]
-    return bits_per_byte_by_source(decoder, Mixed([""], [rows]), counts, runtime, max_tokens, progress)["eval/bpb"]
-
-
-def bits_per_byte_by_source(
-    decoder: LanguageModel,
     rows: Mixed[Row],
     byte_counts: Sequence[int],
     runtime: Runtime,
     max_tokens: int,
     progress: Progress = silent,
 ) -> dict[str, float]:
-    """Return the bits per byte of some rows as `eval/bpb`; of several sources `eval/bpb/NAME` too.
+    """Return the model's bits per byte of the text that the rows encode, comparable between vocabularies, as
+    `eval/bpb`; of several sources `eval/bpb/NAME` too.
 
     byte_counts: bytes of the text of each row.
     """

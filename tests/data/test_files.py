@@ -11,9 +11,9 @@ from amenable.data.files import (
     BadRow,
     depth,
     has_lone_surrogate,
+    iter_csv_rows,
     iter_json_rows,
     iter_lines,
-    read_csv_rows,
     read_json_rows,
     read_text,
     row_location,
@@ -105,20 +105,20 @@ def test_an_error_has_its_location(tmp_path, name, content, where):
 def test_csv(tmp_path):
     file = tmp_path / "a.csv"
     file.write_bytes(b'\xef\xbb\xbfid,text\r\n1,"two, with a\r\nbreak and ""quotes"""\r\n\r\n3,\xe2\x80\xa8\r\n')
-    assert read_csv_rows(file) == [
+    assert list(iter_csv_rows(file)) == [
         (2, {"id": "1", "text": 'two, with a\nbreak and "quotes"'}), (5, {"id": "3", "text": "\u2028"}),
     ]  # fmt: skip
     assert row_location(file, 5) == "line 5"
     file.write_text("id,text\n1,2\n1,2,3\n")
     with pytest.raises(InputError, match="line 3 has 3 values, and there are 2 columns"):
-        read_csv_rows(file)
+        list(iter_csv_rows(file))
     file.write_text(f"text\n{'x' * 200_000}\n")
-    assert len(read_csv_rows(file)[0][1]["text"]) == 200_000
+    assert len(next(iter_csv_rows(file))[1]["text"]) == 200_000
     file.write_text("")
-    assert read_csv_rows(file) == []
+    assert list(iter_csv_rows(file)) == []
     file.write_text('a\n"never closed\nx')
     with pytest.raises(InputError, match="line 2 is not CSV: unexpected end of data"):
-        read_csv_rows(file)
+        list(iter_csv_rows(file))
 
 
 def test_locations_of_rows(tmp_path):

@@ -24,6 +24,10 @@ def store(tmp_path):
         yield store
 
 
+def import_labels(store, file, annotator, time, hints=None):
+    return export_import.store_labels(store, file, export_import.read(file, hints), annotator, time, hints)
+
+
 def rank(store, texts, ranks, **more):
     payload = {"prompt": ASKED, "completions": texts, "ranking": ranks, "annotator": "ann", "id": "", "meta": {}}
     return store.append("ranking", {**payload, "sources": [{"model": "m"}], **more}, 1.0)
@@ -35,7 +39,7 @@ def test_turns_that_are_context_stay_so_through_a_store(tmp_path):
         json.dumps({"messages": [request, reply, request, {**reply, "weight": 1}]}) + "\n"
     )
     with Store(tmp_path / "labels.db") as store:
-        assert export_import.import_labels(store, tmp_path / "a.jsonl", "ann", 0.0)["new"] == 1
+        assert import_labels(store, tmp_path / "a.jsonl", "ann", 0.0)["new"] == 1
         export_import.export(store, tmp_path / "out")
     (row,) = read_demonstrations(tmp_path / "out" / "demonstrations.jsonl").rows
     assert [message.trained for message in row.messages] == [True, False, True, True]
@@ -99,9 +103,9 @@ def test_an_export_comes_back_into_another_store(store, tmp_path):
     rank(store, ["a", "b", "c"], [2, 1, 3])
     export_import.export(store, tmp_path / "out")
     with Store(tmp_path / "other.db") as other:
-        outcome = export_import.import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 5.0)
+        outcome = import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 5.0)
         assert outcome == {"labels": 1, "new": 1, "unusable": 0}
-        assert export_import.import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 6.0)["new"] == 0
+        assert import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 6.0)["new"] == 0
         (one,) = other.rankings()
     assert (one.completions, one.ranks, one.annotator) == (("a", "b", "c"), (2.0, 1.0, 3.0), "ann")
     assert one.meta["imported"] == "rankings.jsonl"
@@ -115,7 +119,7 @@ def file_of(tmp_path, name, content):
 def test_hh_rlhf_is_read(store, tmp_path):
     row = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: Go away."}
     file = file_of(tmp_path, "hh.jsonl", json.dumps(row) + "\n")
-    assert export_import.import_labels(store, file, "anthropic", 1.0)["new"] == 1
+    assert import_labels(store, file, "anthropic", 1.0)["new"] == 1
     (one,) = store.rankings()
     assert one == Ranking((Message("user", "Hi"),), ("Hello.", "Go away."), (1.0, 2.0), one.id, "anthropic", one.meta)
 
@@ -140,7 +144,7 @@ def test_label_studio_is_read(store, tmp_path):
     ]
     rows[2]["annotations"][0]["result"].append({"type": "brush"})
     file = file_of(tmp_path, "studio.json", rows)
-    assert export_import.import_labels(store, file, None, 1.0) == {"labels": 4, "new": 4, "unusable": 1}
+    assert import_labels(store, file, None, 1.0) == {"labels": 4, "new": 4, "unusable": 1}
     first, second, third = store.rankings()
     assert (first.prompt[0].content, first.completions, first.ranks) == (
         "Which?",
@@ -160,7 +164,7 @@ def test_argilla_is_read(store, tmp_path):
         {"id": "d", "fields": {"prompt": "Write"}, "responses": {"answer": [{"value": "So.", "user_id": "u1"}]}},
     ]
     file = file_of(tmp_path, "argilla.json", rows)
-    assert export_import.import_labels(store, file, None, 1.0) == {"labels": 2, "new": 2, "unusable": 1}
+    assert import_labels(store, file, None, 1.0) == {"labels": 2, "new": 2, "unusable": 1}
     (one,) = store.rankings()
     assert (one.completions, one.ranks, one.annotator) == (("one", "two"), (2.0, 1.0), "u1")
     assert store.demonstrations()[0].messages[0].content == "Write"
@@ -171,9 +175,9 @@ def test_argilla_is_read(store, tmp_path):
 )
 def test_a_file_without_labels_is_refused(store, tmp_path, content):
     with pytest.raises(InputError):
-        export_import.import_labels(store, file_of(tmp_path, "odd.json", content), None, 1.0)
+        import_labels(store, file_of(tmp_path, "odd.json", content), None, 1.0)
     with pytest.raises(InputError, match="no such file"):
-        export_import.import_labels(store, tmp_path / "none.json", None, 1.0)
+        import_labels(store, tmp_path / "none.json", None, 1.0)
     assert store.events() == []
 
 
@@ -200,15 +204,15 @@ def test_a_question_that_an_export_leaves_open_stops_it_and_is_answered_by_a_hin
     result = {"type": "pairwise", "from_name": "pw", "to_name": "txt-1,txt-2", "value": {"selected": "left"}}
     file = file_of(tmp_path, "studio.json", [{"id": 1, "data": data, "annotations": [{"result": [result]}]}])
     with pytest.raises(InputError, match=r"studio.json: row 1 \(line 1\): which fields do the tags.*--left-field"):
-        export_import.import_labels(store, file, None, 1.0)
+        import_labels(store, file, None, 1.0)
     assert store.events() == []
     hints = Hints(left_field="answer1", right_field="answer2")
-    assert export_import.import_labels(store, file, None, 1.0, hints)["new"] == 1
-    assert export_import.import_labels(store, file, None, 1.0, hints)["new"] == 0
+    assert import_labels(store, file, None, 1.0, hints)["new"] == 1
+    assert import_labels(store, file, None, 1.0, hints)["new"] == 0
     (one,) = store.rankings()
     assert (one.completions, one.ranks) == (("Red.", "Blue."), (1.0, 2.0))
     with pytest.raises(InputError, match="imported before, with other options"):
-        export_import.import_labels(store, file, None, 1.0, Hints(left_field="answer2", right_field="answer1"))
+        import_labels(store, file, None, 1.0, Hints(left_field="answer2", right_field="answer1"))
 
 
 def test_what_is_kept_and_what_is_not_is_told(store, tmp_path):
@@ -239,7 +243,7 @@ def test_parquet_with_values_that_json_has_not(store, tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist([{**row, **about}, {**row, "winner": "z"}]), tmp_path / "a.parquet")
     outcome = export_import.read(tmp_path / "a.parquet")
     assert "first: row 2" in outcome.plan(tmp_path / "a.parquet")[-1]
-    assert export_import.import_labels(store, tmp_path / "a.parquet", None, 1.0)["new"] == 1
+    assert import_labels(store, tmp_path / "a.parquet", None, 1.0)["new"] == 1
     assert store.rankings()[0].meta["time"] == "2026-01-02 00:00:00" and "weight" not in store.rankings()[0].meta
 
 
@@ -249,7 +253,7 @@ def test_the_table_of_a_competition(store, tmp_path):
     first = r'7,x,y,"[""Hi"",""And?""]","[""a"",""b,\n1""]","[""a"",""c""]",0,1,0,' + '"two\nlines"'
     text = f'{names}\n{first}\n8,x,y,"[""Hi""]","[""a""]","[""b""]",1,1,0,\n'
     file = file_of(tmp_path, "train.csv", text)
-    assert export_import.import_labels(store, file, "crowd", 1.0) == {"labels": 1, "new": 1, "unusable": 1}
+    assert import_labels(store, file, "crowd", 1.0) == {"labels": 1, "new": 1, "unusable": 1}
     (ranking,) = store.rankings()
     assert (ranking.completions, ranking.ranks, ranking.id) == (("b,\n1", "c"), (2.0, 1.0), "7")
     assert export_import.read(file).plan(file)[-1].endswith("(first: line 4)")
@@ -271,7 +275,7 @@ def test_the_table_of_a_competition(store, tmp_path):
 def test_a_fault_has_its_own_line_and_plain_words(store, tmp_path, content, where):
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(InputError) as error:
-        export_import.import_labels(store, tmp_path / "a.jsonl", None, 1.0)
+        import_labels(store, tmp_path / "a.jsonl", None, 1.0)
     assert where in str(error.value)
 
 

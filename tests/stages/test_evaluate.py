@@ -1,6 +1,7 @@
 """`amenable evaluate`: every figure can be worked out again from the models and from what they said."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -102,7 +103,8 @@ def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, 
                 break
             chosen.append(text)
         rows = [text_row(piece) for piece in chunk_texts(chosen, words, 64)]
-        expected = forward.bits_per_byte(decoder, rows, sum(len(t.text.encode()) for t in chosen), runtime, 1000)
+        nats = forward.mean_loss(decoder, rows, runtime, 1000) * sum(sum(mask) for _, mask in rows)
+        expected = nats / math.log(2) / sum(len(text.text.encode()) for text in chosen)
         assert results(done)["models"][name]["bpb"] == pytest.approx(expected, rel=1e-4)
 
 

@@ -193,13 +193,15 @@ def test_bits_per_byte_of_a_uniform_model(
     row = text_row(render_document(words, text))
     # every token but BOS costs log2 V bits; EOS has to be predicted too, but is no byte of the text
     expected = math.log2(words.vocab_size) * (len(row[0]) - 1) / len(text.encode())
-    result = forward.bits_per_byte(uniform, [row], len(text.encode()), runtime, 1000)
-    assert result == pytest.approx(expected, rel=1e-6)
+    result = forward.bits_per_byte(uniform, Mixed(["text"], [[row]]), [len(text.encode())], runtime, 1000)
+    assert result["eval/bpb"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_bits_per_byte_is_nats_over_log_2_and_bytes(decoder: Decoder, runtime: Runtime) -> None:
     nats = -sum(by_hand(decoder, row).sum().item() for row in ROWS)
-    assert forward.bits_per_byte(decoder, ROWS, 17, runtime, 8) == pytest.approx(nats / math.log(2) / 17, rel=1e-5)
+    counts = [17, *[0] * (len(ROWS) - 1)]
+    result = forward.bits_per_byte(decoder, Mixed(["text"], [ROWS]), counts, runtime, 8)
+    assert result == {"eval/bpb": pytest.approx(nats / math.log(2) / 17, rel=1e-5)}
 
 
 def test_spans_change_nothing_but_what_is_in_memory(
