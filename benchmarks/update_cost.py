@@ -105,7 +105,7 @@ def build(name: str, size: Size, runtime: Runtime) -> Side:
         algorithm = kinds[name](models, config)
     prompts = sequences(size, prompt_lengths(size, count))
     experience = sample_and_score(algorithm, models, config, prompts, 1)
-    algorithm.estimate(experience, config.kl_coef)
+    algorithm.compute_advantages(experience, config.kl_coef)
     copies = {key: copy.deepcopy(model) for key, model in algorithm.models.items()}
     optimizers = {"policy": Optimizer([copies["policy"]], config.optimizer)}
     if "critic" in copies:

@@ -340,7 +340,7 @@ def learn(
     multiplier: float = 1.0,
 ) -> None:
     """Take the updates of an iteration on its experience, and compute its metrics. multiplier: of the learning rate."""
-    algorithm.estimate(experience, config.kl_coef)
+    algorithm.compute_advantages(experience, config.kl_coef)
     objective_metrics(experience, config.kl_coef)
     rounding = partial(measure_rounding, models, experience, config)
     update(algorithm, models, experience, [], number, multiplier, config, rounding)

@@ -64,6 +64,6 @@ def test_ranks_alone_count(ranked: ModuleType) -> None:
     experience = SimpleNamespace(rollout=SimpleNamespace(mask=torch.ones(4, 2)), scores=scores, columns={})
     algorithm = ranked.Ranked.__new__(ranked.Ranked)
     algorithm.group, algorithm.config = 4, ranked.Config(kl_in="loss")
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     expected = torch.tensor([-1 / 3, 1.0, -1.0, 1 / 3])
     assert torch.allclose(experience.columns["advantages"], expected[:, None].expand(4, 2))

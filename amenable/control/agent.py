@@ -52,17 +52,17 @@ class Agent(ABC):
     def learn(self, experience: Experience, multiplier: float) -> Metrics:
         """Estimate advantages, update, and return metrics. multiplier: of the learning rates."""
         self.rollouts += 1
-        self.estimate(experience)
+        self.compute_advantages(experience)
         advantages, returns = experience.columns["advantages"], experience.columns["returns"]
         explained = explained_variance(experience.flat(experience.values), returns, torch.ones_like(returns).bool())
         metrics = self.update(experience, multiplier)
         return {"value/explained_variance": float(explained), "advantages_std": float(advantages.std()), **metrics}
 
-    def estimate(self, experience: Experience) -> None:
+    def compute_advantages(self, experience: Experience) -> None:
         """Set advantages and value targets by GAE; with lambda 1 these are returns to the end of the episode, or of the
         rollout and the value there."""
         e, lam = experience, self.options.lam
-        experience.estimate(*gae(e.rewards, e.values, e.discounts, 1.0 if lam is None else lam, e.last_values))
+        experience.set_advantages(*gae(e.rewards, e.values, e.discounts, 1.0 if lam is None else lam, e.last_values))
 
     @abstractmethod
     def update(self, experience: Experience, multiplier: float) -> Metrics:

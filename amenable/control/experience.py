@@ -52,7 +52,7 @@ class Experience:
         columns = {"observations": self.observations, "actions": self.actions, "logps": self.logps}
         return {**columns, "values": self.flat(self.values), **self.columns}
 
-    def estimate(self, advantages: Tensor, returns: Tensor) -> None:
+    def set_advantages(self, advantages: Tensor, returns: Tensor) -> None:
         """Set advantages and value targets, [E, T] each."""
         self.columns = {"advantages": self.flat(advantages), "returns": self.flat(returns)}
 

@@ -65,11 +65,11 @@ class Algorithm(Protocol):
         """Answers to one prompt that its advantages need."""
         ...
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add columns that need a forward pass, such as a critic's values. `ref_logps` are there already."""
         ...
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add the column `advantages`, and whatever else the losses or the traces read."""
         ...
 

@@ -7,7 +7,7 @@ numbers where there is none left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,20 +16,22 @@ from torch import Tensor
 
 from amenable.data.mixture import Mixed
 from amenable.generation.rollout import Rollout
-from amenable.rl.experience import Experience, TokenizedPrompt
+from amenable.rl.experience import Experience, MakeExperience, TokenizedPrompt
 from amenable.rl.options import OnlineOptions
 from amenable.seeds import derive_seed, seeded_generator
 
-Ask = Callable[[Sequence[TokenizedPrompt], tuple[object, ...], int], Experience]
-
 
 def collect_varied(
-    ask: Ask, prompts: Mixed[TokenizedPrompt], places: Sequence[int], step: int, options: OnlineOptions
+    make_experience: MakeExperience,
+    prompts: Mixed[TokenizedPrompt],
+    places: Sequence[int],
+    step: int,
+    options: OnlineOptions,
 ) -> tuple[Experience, dict[str, float]]:
     """Return a step's experience on the prompts at `places`, some of them replaced by others of the same source, and
     metrics: the share of groups of equal scores that are left, and the prompts that were drawn in addition."""
     samples, drawn = options.num_generations, list(places)
-    experience = ask([prompts[i] for i in places], ("rollout", step), samples)
+    experience = make_experience([prompts[i] for i in places], ("rollout", step), samples)
     if samples < 2:
         return experience, {}
     for attempt in range(1, options.dynamic_sampling + 1):
@@ -39,7 +41,7 @@ def collect_varied(
         seed = derive_seed(options.seed, "dynamic sampling", step, attempt)
         others = replacements(prompts, drawn, [places[group] for group in groups], seed)
         drawn += others
-        fresh = ask([prompts[i] for i in others], ("rollout", step, attempt), samples)
+        fresh = make_experience([prompts[i] for i in others], ("rollout", step, attempt), samples)
         experience = replace_groups(experience, fresh, groups, samples)
     metrics = {"sampling/equal_groups": len(equal_groups(experience.scores, samples)) / len(places)}
     return experience, metrics | ({"sampling/redrawn": len(drawn) - len(places)} if options.dynamic_sampling else {})

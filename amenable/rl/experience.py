@@ -31,6 +31,10 @@ MIN_TOKENS = 100
 """tokens needed for a standard error: a few may all be rounded to one side"""
 
 
+Purpose = tuple[object, ...]
+"""names and numbers that decide the random numbers of answers"""
+
+
 class TokenizedPrompt(NamedTuple):
     """A prompt and its ids."""
 
@@ -70,6 +74,10 @@ class Experience:
         mask = self.rollout.mask[index]
         columns = {"sampler_logps": self.rollout.logps, **self.columns}
         return {name: column[index][mask].to(device) for name, column in columns.items()}
+
+
+MakeExperience = Callable[[Sequence[TokenizedPrompt], Purpose, int], Experience]
+"""(prompts, purpose, answers to each) -> experience"""
 
 
 def objective_metrics(experience: Experience, kl_coef: float) -> dict[str, float]:

@@ -1,10 +1,10 @@
-"""The loop of every online algorithm: sample, score, look, estimate, a few updates; repeat.
+"""The loop of every online algorithm: sample, score, compute values and advantages, a few updates; repeat.
 
     rollout    = the policy's answers to some prompts          scores = reward(rollout)
-    columns    = ref_logps (always), what the algorithm looks up, and its advantages
+    columns    = ref_logps (always), the algorithm's values, and its advantages
     minibatch  -> every loss of the algorithm -> one step of each optimizer
 
-The algorithm (rl/algorithm.py) says what is looked up, what an advantage is, and the losses. All else is here once: KL
+The algorithm (rl/algorithm.py) says what values are, what an advantage is, and the losses. All else is here once: KL
 control, checks that sampler, trainer and reference agree, the mixed-in text of PPO-ptx, the early stop, evaluation on
 held-out prompts, traces, metrics, checkpoints.
 """
@@ -37,6 +37,7 @@ from amenable.rl.dynamic_sampling import collect_varied
 from amenable.rl.experience import (
     MAX_CORRECTED_GAP,
     Experience,
+    Purpose,
     Ratios,
     TokenizedPrompt,
     mean_of,
@@ -48,7 +49,7 @@ from amenable.rl.experience import (
 )
 from amenable.rl.kl_controller import AdaptiveKLController
 from amenable.rl.models import Models, divide_frozen
-from amenable.rl.monitor import Purpose, load_eval_reward, make_monitor
+from amenable.rl.monitor import load_eval_reward, make_monitor
 from amenable.rl.options import OnlineOptions
 from amenable.rl.policy_sampler import PolicySampler
 from amenable.seeds import derive_seed, seed_step
@@ -87,9 +88,9 @@ def improve(
     prompts, raw = read(options, models, run.rejected, eval_reward)
     mixture = parse_sources(options.data)
     order = order_of(mixture, prompts.sizes, options.seed)
-    ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar, source=source)
+    make_experience = partial(collect_experience, algorithm, models, options, bars=run.log.bar, source=source)
     pending = PendingStep()
-    monitor = make_monitor(prompts, ask, options, algorithm, models, run, pending, eval_reward)
+    monitor = make_monitor(prompts, make_experience, options, algorithm, models, run, pending, eval_reward)
     schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
     forward.checkpoint_activations(algorithm.models.values(), options.checkpoint_activations)
     try:
@@ -127,7 +128,7 @@ def improve(
         if not pending.metrics or options.inspect_batch:
             source.prepare(step, ids_of)
             with scoring(run, state):
-                experience, sampled = collect_varied(ask, prompts, places, step, options)
+                experience, sampled = collect_varied(make_experience, prompts, places, step, options)
             rounding = partial(measure_rounding, models, experience, options)
             if step == 1 and models.starts_at_reference:
                 tolerance = models.runtime.tolerance if options.sampler == "amenable" else MAX_CORRECTED_GAP
@@ -137,7 +138,7 @@ def improve(
                 samples = rollout.prompts, rollout.completions, rollout.ended.tolist()
                 if first_batch.show(run, first_batch.check_samples(*samples, models.tokenizer), options.inspect_batch):
                     return run.out
-            algorithm.estimate(experience, controller.value)
+            algorithm.compute_advantages(experience, controller.value)
             metrics = objective_metrics(experience, controller.value) | sampled
             metrics |= scores_by_source(experience.raw_scores, prompts.sources_of(places))
             with scoring(run, state):
@@ -192,7 +193,7 @@ def collect_experience(
     bars: Bars = no_bars,
     source: PolicySampler | None = None,
 ) -> Experience:
-    """Sample answers to B / samples prompts, score them, and look up the columns that frozen models give.
+    """Sample answers to B / samples prompts, score them, and add the columns `ref_logps` and the algorithm's values.
 
     purpose: names and numbers that decide the random numbers. source: of the answers; by default our engine.
     """
@@ -209,7 +210,7 @@ def collect_experience(
     experience = Experience(rollout, raw_scores, scores, columns, texts, parts, reward_metrics)
     if options.max_staleness:
         experience.staleness = torch.full_like(rollout.lengths, staleness)
-    algorithm.look(experience, bars)
+    algorithm.compute_values(experience, bars)
     return experience
 
 

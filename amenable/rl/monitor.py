@@ -21,19 +21,13 @@ from amenable.rewards.spec import Reward, load_reward, reads_column
 from amenable.rl import experience as experiences
 from amenable.rl import token_trace
 from amenable.rl.algorithm import Algorithm
-from amenable.rl.experience import Experience, TokenizedPrompt
+from amenable.rl.experience import Experience, MakeExperience, TokenizedPrompt
 from amenable.rl.models import Models, base_of
 from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import RejectedRows, fitting_prompts
 from amenable.train.failed_rewards import PendingStep
 from amenable.train.run import Run
-
-Purpose = tuple[object, ...]
-"""names and numbers that decide the random numbers of answers"""
-
-Ask = Callable[[Sequence[TokenizedPrompt], Purpose, int], Experience]
-"""(prompts, purpose, answers to each) -> experience"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class Monitor:
 
     algorithm: Algorithm
     models: Models
-    ask: Ask
+    make_experience: MakeExperience
     pending: PendingStep
     schedule: EvalSchedule
     traced: list[TokenizedPrompt]
@@ -78,7 +72,7 @@ class Monitor:
         self.trace = None
         if self.schedule.samples(step) and self.traced:
             names = [prompt.prompt.id for prompt in self.traced]
-            traced = self.ask(self.traced, ("watched",), self.algorithm.group)
+            traced = self.make_experience(self.traced, ("watched",), self.algorithm.group)
             self.trace = token_trace.observe(self.algorithm, self.models, names, traced, kl_coef, self.settings)
         if self.schedule.samples(step):
             self.pending.rows.append(("samples", step, experiences.sample_rows(experience, self.decode)))
@@ -95,7 +89,7 @@ class Monitor:
 
     def answer(self, step: int) -> dict[str, float]:
         """Answer the held-out prompts: add rows of answers.jsonl, and return their mean score and KL."""
-        metrics, rows = evaluate(self.ask, self.held_out, self.decode)
+        metrics, rows = evaluate(self.make_experience, self.held_out, self.decode)
         self.pending.rows.append(("answers", step, rows))
         return metrics
 
@@ -105,7 +99,7 @@ class Monitor:
 
 def make_monitor(
     prompts: Sequence[TokenizedPrompt],
-    ask: Ask,
+    make_experience: MakeExperience,
     options: OnlineOptions,
     algorithm: Algorithm,
     models: Models,
@@ -128,7 +122,7 @@ def make_monitor(
     return Monitor(
         algorithm=algorithm,
         models=models,
-        ask=ask,
+        make_experience=make_experience,
         pending=pending,
         schedule=EvalSchedule(options.sample_steps, options.eval_steps, options.max_steps),
         traced=token_trace.evenly_spaced(prompts, options.num_traced_prompts),
@@ -163,10 +157,10 @@ def load_eval_reward(options: OnlineOptions, models: Models) -> Reward | None:
 
 
 def evaluate(
-    ask: Ask, held_out: list[TokenizedPrompt], decode: Callable[[list[int]], str]
+    make_experience: MakeExperience, held_out: list[TokenizedPrompt], decode: Callable[[list[int]], str]
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Answer the held-out prompts; return their mean score and KL, and a row for each."""
-    experience = ask(held_out, ("held out",), 1)
+    experience = make_experience(held_out, ("held out",), 1)
     answers = experiences.answer_rows(experience, decode)
     rows = [{"id": prompt.prompt.id, **answer} for prompt, answer in zip(held_out, answers)]
     kl = sum(row["kl"] for row in answers) / len(answers)

@@ -27,6 +27,7 @@ from amenable.model_folder import is_adapter
 from amenable.models.decoder import Decoder
 from amenable.models.sharding import whole
 from amenable.ranks import in_group
+from amenable.rl.experience import Purpose
 from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
 from amenable.seeds import derive_seed
@@ -38,7 +39,6 @@ MAX_BATCH_SIZE = 128
 Groups = list[list[Completion]]
 """completions of each prompt"""
 Prompts = Sequence[list[int]]
-Purpose = tuple[object, ...]
 
 
 class Cancelled(Exception):

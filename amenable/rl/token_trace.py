@@ -72,7 +72,7 @@ def observe(
     algorithm: Algorithm, models: Models, names: list[str], experience: Experience, kl_coef: float, settings: Settings
 ) -> Trace:
     """Estimate the advantages of traced answers, and find the alternatives, under the policy that sampled them."""
-    algorithm.estimate(experience, kl_coef)
+    algorithm.compute_advantages(experience, kl_coef)
     group = len(experience.rollout.prompts) // len(names)
     rows = experience.rollout.rows(range(0, len(names) * group, group))
     top = top_alternatives(models.policy, rows, models.runtime, settings.max_tokens, settings.temperature)

@@ -81,11 +81,11 @@ class A2C:
         self.standardize_advantages = config.normalize_advantages
         self.kl_coef = 0.0
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add the critic's values of the state before every response token."""
         add_values(self.critic, experience, self.all, self.config, bars)
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add token rewards, advantages and value targets, and remember the coefficient for the loss."""
         config, mask, self.kl_coef = self.config, experience.rollout.mask, kl_coef
         rewards, values = penalized_rewards(experience, kl_coef, config), experience.columns["values"]

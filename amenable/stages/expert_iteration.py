@@ -75,10 +75,10 @@ class ExpertIteration:
         self.group = config.num_generations
         self.kl_coef = 0.0
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add nothing: the scores are enough."""
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add the weight of each answer to its tokens, 1 of the best and 0 of others, as its advantage."""
         config, self.kl_coef = self.config, kl_coef
         scores = penalized_scores(experience, kl_coef, config).view(-1, self.group)

@@ -104,7 +104,7 @@ class GRPO:
         self.group = config.num_generations
         self.kl_coef = 0.0
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add the greedy answer's score to all tokens of a prompt's answers, where that is the baseline."""
         if self.config.baseline != "greedy":
             return
@@ -116,7 +116,7 @@ class GRPO:
         scores = shape_scores(total_score(models.reward, best, experience.prompts, models.tokenizer), best, self.config)
         experience.columns["baselines"] = scores.repeat_interleave(samples)[:, None] * rollout.mask
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add each answer's advantage to all of its tokens, and remember the coefficient for the loss."""
         config, mask, self.kl_coef = self.config, experience.rollout.mask, kl_coef
         scores = penalized_scores(experience, kl_coef, config).view(-1, self.group)

@@ -88,10 +88,10 @@ class OnlineDPO:
         self.optimizers = {"policy": Optimizer([models.policy], config.optimizer)}
         self.group = config.num_generations
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add nothing: the scores are enough."""
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add to all tokens of an answer 1 for the preferred, -1 for the other of its pair, as its advantage."""
         scores = penalized_scores(experience, kl_coef, self.config).view(-1, self.group)
         sides = (best_of_group(scores) - best_of_group(-scores)) * (scores.amax(1) > scores.amin(1))[:, None]

@@ -100,11 +100,11 @@ class PPO:
         }
         self.losses = (self.policy_loss,) if head_of(critic) else (self.policy_loss, self.value_loss)
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add the critic's values of the state before every response token."""
         add_values(self.critic, experience, self.all, self.config, bars)
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add token rewards, advantages and value targets, and remember the coefficient for the loss."""
         rollout, columns, config, self.kl_coef = experience.rollout, experience.columns, self.config, kl_coef
         rewards = penalized_rewards(experience, kl_coef, config)

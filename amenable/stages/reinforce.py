@@ -78,10 +78,10 @@ class Reinforce:
         self.group = config.num_generations if config.baseline == "leave-one-out" else 1
         self.kl_coef = self.running = 0.0
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add nothing: REINFORCE needs no other model's columns."""
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add token rewards, returns and advantages, and remember the coefficient for the loss."""
         config, mask, self.kl_coef = self.config, experience.rollout.mask, kl_coef
         rewards = penalized_rewards(experience, kl_coef, config)

@@ -86,10 +86,10 @@ class RLOO:
         self.group = config.num_generations
         self.kl_coef = 0.0
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add nothing: RLOO needs no other model's columns."""
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add each answer's advantage to all of its tokens, and remember the coefficient for the loss."""
         mask, self.kl_coef = experience.rollout.mask, kl_coef
         scores = penalized_scores(experience, kl_coef, self.config)

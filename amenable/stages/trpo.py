@@ -74,11 +74,11 @@ class TRPO:
         self.losses = (self.first_loss, self.value_loss)
         self.kl_coef = 0.0
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Add the critic's values of the state before every response token."""
         add_values(self.critic, experience, self.all, self.config, bars)
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         """Add token rewards, advantages and value targets, and hand the rollout to the trust region."""
         config, columns, self.kl_coef = self.config, experience.columns, kl_coef
         rewards = penalized_rewards(experience, kl_coef, config)

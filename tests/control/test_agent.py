@@ -40,7 +40,7 @@ def experience(own: Agent, seed: int = 0) -> Experience:
 def test_an_epoch_has_every_step_once_and_each_its_own_order() -> None:
     own = agent(PPO, minibatch_size=4, num_epochs=2)
     e = experience(own)
-    own.estimate(e)
+    own.compute_advantages(e)
     batches = list(own.minibatches(e))
     assert [len(batch["actions"]) for batch in batches] == [4, 4, 2] * 2
     epochs = [torch.cat([batch["logps"] for batch in part]) for part in (batches[:3], batches[3:])]
@@ -55,7 +55,7 @@ def test_lambda_0_is_one_step_and_1_the_whole_return() -> None:
     for lam in (0.0, 1.0):
         own = agent(A2C, lam=lam)
         e = experience(own)
-        own.estimate(e)
+        own.compute_advantages(e)
         after = torch.cat([e.values[:, 1:], e.last_values[:, None]], 1)
         one = e.rewards + 0.9 * after
         whole = sum(0.9**t * e.rewards[:, t] for t in range(5))
@@ -68,7 +68,7 @@ def test_the_step_is_the_policy_gradients() -> None:
     """Adam's first step is the sign of each gradient, which autograd gives from the definition."""
     own = agent(A2C, entropy_coef=0.01)
     e = experience(own)
-    own.estimate(e)
+    own.compute_advantages(e)
     before = [p.detach().clone() for p in own.policy.parameters()]
     logps = torch.log_softmax(own.policy(e.observations).logits, 1)
     entropy = -(logps.exp() * logps).sum(1).mean()
@@ -114,7 +114,7 @@ def test_ppo_stops_at_its_target_and_clips() -> None:
     assert metrics[2]["policy/clip_fraction"] > 0.5 > metrics[2]["policy/approx_kl"]
     clipped = agent(PPO, cliprange_value=1e-6)
     e = experience(clipped)
-    clipped.estimate(e)
+    clipped.compute_advantages(e)
     batch = replace(e).batch()
     batch["values"] = batch["values"] - 1
     assert clipped.value_loss(batch, 1e-6) >= clipped.value_loss(batch)

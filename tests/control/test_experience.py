@@ -73,5 +73,5 @@ def test_steps_that_were_not_are_left_out() -> None:
     short = replace(ROLLOUT, terminated=~LAST, mask=~LAST)
     _, e = advantages(short, 1.0)
     assert len(e) == 1 and e.observations.tolist() == [[1.0]] and e.logps.shape == (1,)
-    e.estimate(torch.tensor([[5.0, 7.0]]), torch.tensor([[6.0, 8.0]]))
+    e.set_advantages(torch.tensor([[5.0, 7.0]]), torch.tensor([[6.0, 8.0]]))
     assert e.columns["advantages"].tolist() == [5] and e.batch()["returns"].tolist() == [6]

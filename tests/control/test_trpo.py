@@ -34,7 +34,7 @@ def test_the_step_is_the_natural_gradient_by_the_explicit_fisher_matrix(spaces: 
     """F = mean over actions drawn of grad log pi (grad log pi)^T, here as the Hessian of the KL by differences."""
     own = agent(TRPO, spaces, cg_damping=0.1, trust_region=1e-4, cg_iterations=200)
     e = experience(own)
-    own.estimate(e)
+    own.compute_advantages(e)
     parameters = list(own.policy.parameters())
     start = flatten(parameters, parameters)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_no_step_is_taken_where_none_is_better() -> None:
     e.rewards = torch.zeros(2, 5)
     e.values, e.discounts = torch.zeros(2, 5), torch.zeros(2, 5)
     before = flatten(list(own.policy.parameters()), list(own.policy.parameters()))
-    own.estimate(e)
+    own.compute_advantages(e)
     assert own.step_policy(e, 0.01)["policy/approx_kl"] == 0
     assert torch.equal(flatten(list(own.policy.parameters()), list(own.policy.parameters())), before)
 

@@ -38,10 +38,10 @@ class Plain:
         self.optimizers = {"policy": Optimizer([models.policy], options.optimizer)}
         self.losses = (self.loss,)
 
-    def look(self, experience: Experience, bars: Bars) -> None:
+    def compute_values(self, experience: Experience, bars: Bars) -> None:
         """Nothing is asked but the reference."""
 
-    def estimate(self, experience: Experience, kl_coef: float) -> None:
+    def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
         rollout = experience.rollout
         kl = (rollout.logps - experience.columns["ref_logps"]).sum(1)
         experience.columns["advantages"] = (experience.scores - kl_coef * kl)[:, None] * rollout.mask
@@ -134,7 +134,7 @@ def test_in_bf16_a_whole_answers_ratio_is_to_the_trainers_log_probabilities(
     rounded = 0.008 * signs * rollout.mask
     assert (rounded.sum(1).abs() > 0.03).all()
     experience = replace(experience, rollout=replace(rollout, logps=rollout.logps + rounded))
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     stats = update(algorithm, models, experience, [], 1, 0.0, config, lambda: 0.0)
     assert stats["updates"] == 4 and stats["policy/clipfrac_avg"] == 0 and stats["policy/approxkl_avg"] < 1e-5
     assert stats["sampling/logp_difference"] == pytest.approx(0.008, abs=1e-3)

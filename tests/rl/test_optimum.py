@@ -104,7 +104,7 @@ def sample(algorithm: Any, models: Models, config: Any, step: int = 1) -> Experi
     prompt = TokenizedPrompt(Prompt((), "p"), [PROMPT])
     purpose = ("rollout", step)
     experience = collect_experience(algorithm, models, config, [prompt], purpose, config.num_generations)
-    algorithm.estimate(experience, config.kl_coef)
+    algorithm.compute_advantages(experience, config.kl_coef)
     return experience
 
 
@@ -219,7 +219,7 @@ def test_an_expert_iteration_comes_to_the_distribution_of_the_best_of_n(models: 
     assert distance(models, best, 1) > 0.25
     prompts = [TokenizedPrompt(Prompt((), str(i)), [PROMPT]) for i in range(config.prompts_per_step)]
     experience = collect_experience(algorithm, models, config, prompts, ("rollout", 1), 4)
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     update(algorithm, models, experience, [], 1, 1.0, config, lambda: 0.0)
     assert distance(models, best, 1) < 0.02
 

@@ -175,7 +175,7 @@ def test_an_algorithm_without_a_critic_has_no_rows_of_one(
     """Traces hold whichever columns there are; of a group's answers the first is traced."""
 
     class Plain:
-        def estimate(self, experience: Experience, kl_coef: float) -> None:
+        def compute_advantages(self, experience: Experience, kl_coef: float) -> None:
             experience.columns["advantages"] = experience.scores[:, None] * experience.rollout.mask
 
     del experience.columns["values"]

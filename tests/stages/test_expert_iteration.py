@@ -41,7 +41,7 @@ def test_the_best_of_each_prompt_are_in_the_updates(
     for best in (1, 2):
         config = replace(config, num_best=best, num_ppo_epochs=2, num_mini_batches=2)
         algorithm = expert_iteration.ExpertIteration(models, config)
-        algorithm.estimate(experience, 0.0)
+        algorithm.compute_advantages(experience, 0.0)
         chosen = algorithm.select(experience)
         highest = experience.scores.view(4, 4).argsort(1, descending=True)[:, :best] + 4 * torch.arange(4)[:, None]
         assert chosen == sorted(highest.flatten().tolist())
@@ -57,13 +57,13 @@ def test_a_nat_of_kl_costs_an_answer_its_place(
     models: Models, experience: Experience, config: expert_iteration.Config
 ) -> None:
     algorithm = expert_iteration.ExpertIteration(models, config)
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     first = algorithm.select(experience)[0]
     experience.columns["ref_logps"][first, 0] -= 1.0
-    algorithm.estimate(experience, 1e3)
+    algorithm.compute_advantages(experience, 1e3)
     assert first not in algorithm.select(experience)
     in_loss = expert_iteration.ExpertIteration(models, replace(config, kl_in="loss"))
-    in_loss.estimate(experience, 1e3)
+    in_loss.compute_advantages(experience, 1e3)
     assert first in in_loss.select(experience)
 
 
@@ -71,7 +71,7 @@ def test_the_gradient_is_that_of_fine_tuning_on_the_best(
     models: Models, experience: Experience, config: expert_iteration.Config
 ) -> None:
     algorithm = expert_iteration.ExpertIteration(models, config)
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     chosen = algorithm.select(experience)
     objective = MinibatchLoss(experience, algorithm.losses[0], models.runtime.device, algorithm.mean_over)
     gradients = []

@@ -45,7 +45,7 @@ def experience(models: Models, config: grpo.Config) -> Experience:
 def gradient(models: Models, experience: Experience, config: grpo.Config, limit: int = 8192) -> Tensor:
     models.policy.zero_grad(set_to_none=True)
     algorithm = grpo.GRPO(models, config)
-    algorithm.estimate(experience, 0.05)
+    algorithm.compute_advantages(experience, 0.05)
     objective = MinibatchLoss(experience, algorithm.losses[0], models.runtime.device, algorithm.mean_over)
     accumulate(objective, range(len(experience.scores)), models.runtime, limit)
     return gradients_of(models)
@@ -129,7 +129,7 @@ def test_the_greedy_answers_score_is_remaxs_baseline(models: Models, config: grp
     answers = collect_experience(algorithm, models, config, prompts, ("rollout", 1), 4)
     cold = collect_experience(grpo.GRPO(models, replace(config, baseline="group")), models,
                               replace(config, temperature=1e-4), prompts, ("any",), 4)  # fmt: skip
-    algorithm.estimate(answers, 0.0)
+    algorithm.compute_advantages(answers, 0.0)
     expected = answers.scores - cold.scores
     assert torch.allclose(answers.columns["advantages"][:, 0], expected, atol=1e-5)
     assert torch.equal(answers.columns["advantages"] != 0, answers.rollout.mask & (expected != 0)[:, None])

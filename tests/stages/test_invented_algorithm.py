@@ -52,10 +52,10 @@ class Reinforce:
         self.models, self.losses = {"policy": models.policy}, (self.loss,)
         self.optimizers = {"policy": Optimizer([models.policy], config.optimizer)}
 
-    def look(self, experience, bars):
+    def compute_values(self, experience, bars):
         pass
 
-    def estimate(self, experience, kl_coef):
+    def compute_advantages(self, experience, kl_coef):
         advantages = self.config.sharpness * (experience.scores - experience.scores.mean())
         experience.columns["advantages"] = advantages[:, None] * experience.rollout.mask
 

@@ -50,7 +50,7 @@ def test_the_best_answer_is_paired_with_the_worst_and_equal_ones_with_none(
 ) -> None:
     experience.scores[4:8] = 1.5
     algorithm = online_dpo.OnlineDPO(models, config)
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     pairs = algorithm.select(experience)
     scores = experience.scores.view(4, 4)
     expected = [(4 * g + int(scores[g].argmax()), 4 * g + int(scores[g].argmin())) for g in (0, 2, 3)]
@@ -72,7 +72,7 @@ def test_pairs_and_their_loss_by_hand() -> None:
     config, experience = by_hand()
     models: Any = SimpleNamespace(policy=nn.Linear(1, 1))
     algorithm = online_dpo.OnlineDPO(models, replace(config, optimizer=OptimizerConfig(learning_rate=1.0)))
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     assert experience.columns["advantages"].tolist() == [[1, 1], [-1, 0], [0, 0], [0, 0]]
     assert algorithm.select(experience) == [(0, 1)]
     sums = torch.tensor([-10.0, -14.0], requires_grad=True)
@@ -87,7 +87,7 @@ def test_the_gradient_is_that_of_dpo_on_the_pairs(
     models: Models, experience: Experience, config: online_dpo.Config
 ) -> None:
     algorithm = online_dpo.OnlineDPO(models, config)
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     pairs, refs = algorithm.select(experience), experience.columns["ref_logps"].sum(1)
     gradients = []
     for limit in (8192, 30):
@@ -113,7 +113,7 @@ def test_a_step_whose_answers_are_all_equal_leaves_the_policy(
 ) -> None:
     experience.scores[:] = 1.0
     algorithm = online_dpo.OnlineDPO(models, config)
-    algorithm.estimate(experience, 0.0)
+    algorithm.compute_advantages(experience, 0.0)
     start = [p.clone() for p in models.policy.parameters()]
     assert update(algorithm, models, experience, [], 1, 1.0, config, lambda: 0.0) == {"updates": 0}
     assert all(torch.equal(p, q) for p, q in zip(start, models.policy.parameters()))
@@ -124,7 +124,7 @@ def test_a_sampler_that_is_not_the_trainer_is_stopped(
 ) -> None:
     rollout = replace(experience.rollout, logps=experience.rollout.logps * 1.1)
     algorithm, wrong = online_dpo.OnlineDPO(models, config), replace(experience, rollout=rollout)
-    algorithm.estimate(wrong, 0.0)
+    algorithm.compute_advantages(wrong, 0.0)
     with pytest.raises(RuntimeError, match="before any update"):
         update(algorithm, models, wrong, [], 1, 1.0, config, lambda: 0.0)
 

@@ -41,7 +41,7 @@ def experience(models: Models, config: rloo.Config) -> Experience:
     prompts = [TokenizedPrompt(*pair) for pair in zip(*fitting_prompts(config.data, models.tokenizer, 44))][:2]
     algorithm = rloo.RLOO(models, config)
     experience = collect_experience(algorithm, models, config, prompts, ("rollout", 1), config.num_generations)
-    algorithm.estimate(experience, 0.05)
+    algorithm.compute_advantages(experience, 0.05)
     return experience
 
 
@@ -57,7 +57,7 @@ def four_answers() -> Experience:
 def advantages(kl_in: str, kl_coef: float) -> list[float]:
     algorithm = SimpleNamespace(config=SimpleNamespace(kl_in=kl_in, estimator="k1"), group=4)
     experience = four_answers()
-    rloo.RLOO.estimate(algorithm, experience, kl_coef)  # type: ignore[arg-type]
+    rloo.RLOO.compute_advantages(algorithm, experience, kl_coef)  # type: ignore[arg-type]
     column = experience.columns["advantages"]
     assert not column[~experience.rollout.mask].any() and column[0, 0] == column[0, 1]
     return column[:, 0].tolist()
