@@ -47,7 +47,7 @@ Row = dict[str, Any]
 FEW = 32
 """chosen answers whose mean reward is 0; test pairs that a stage attacks"""
 TOKENS_PER_PASS = 8192
-PROMPTS = 200
+PROMPTS = 150
 """prompts of the test file that the policy answers"""
 
 
@@ -203,7 +203,7 @@ def policy_runs(config: Config) -> list[StageRun]:
         optimizer=OptimizerConfig(learning_rate=3e-4, eps=1e-5),
         prompts_per_step=8,
         num_generations=8,
-        max_steps=20,
+        max_steps=12,
         max_new_tokens=64,
         temperature=0.8,
         kl_in="loss",

@@ -124,7 +124,7 @@ def gather(loaded: Loaded, prompts: list[list[int]], samples: int, config: ppo.C
 def estimate(experience: Experience, kl_coef: float, config: ppo.Config) -> Experience:
     """The experience with its advantages, not standardised yet."""
     estimated = replace(experience, columns=dict(experience.columns))
-    ppo.PPO.estimate(SimpleNamespace(config=config), estimated, kl_coef)  # type: ignore[arg-type]
+    ppo.PPO.compute_advantages(SimpleNamespace(config=config), estimated, kl_coef)  # type: ignore[arg-type]
     return estimated
 
 
