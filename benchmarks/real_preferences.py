@@ -8,8 +8,8 @@ pairs in one order and all weights from its other end, so that after half of the
 table has their accuracy on held-out pairs, beside "the longer answer wins" on the same pairs, and the gap between
 predicted and actual accuracy. With --policy RLOO trains adapters on the reward model of adapters that has read half of
 the pairs, and the one of all weights, which has read the others, judges the policy's answers to the test prompts,
-paired. Pairs of another kind (`--other`) show how far the last reward models carry. Stopped and started again, it goes
-on.
+paired. Stopped and started again, it goes on. `amenable compare OUT/lora-3300 OUT/all-3300 --data PAIRS` has the last
+reward models on pairs of another kind.
 """
 
 from __future__ import annotations
@@ -29,24 +29,18 @@ from amenable.data import sources
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines, read_json_rows
 from amenable.data.types import Message
-from amenable.evaluation.ranking_accuracy import measure_accuracies
 from amenable.functional.statistics import Z95
 from amenable.models.lora import LoraOptions
 from amenable.recipes.from_scratch import write_once
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.stages import evaluate, reward, rloo
-from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
-from amenable.train.log import Log
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.rankings import lazy_rankings
-from amenable.train.row_cache import RANKINGS, read_examples
-from amenable.train.runtime import Device, DeviceOptions, start_runtime
+from amenable.train.runtime import Device, DeviceOptions
 
 Row = dict[str, Any]
 FEW = 32
 """chosen answers whose mean reward is 0; test pairs that a stage attacks"""
-TOKENS_PER_PASS = 8192
 PROMPTS = 150
 """prompts of the test file that the policy answers"""
 
@@ -61,8 +55,6 @@ class Config:
     """pairs to train on"""
     test: Path = Path("test.jsonl")
     """held-out pairs of the same kind"""
-    other: Path | None = None
-    """held-out pairs of another kind"""
     pairs: tuple[int, ...] = (400, 1650, 3300)
     """numbers of pairs that a reward model has read, rising"""
     adapters: tuple[bool, ...] = (False, True)
@@ -168,28 +160,12 @@ def reward_model(config: Config, model: Path, data: Path, lora: bool) -> reward.
 
 
 def table(config: Config) -> Iterator[str]:
-    """Yield the lines of the learning curve: accuracy on the test pairs with its interval, and what it is beside; of
-    the last reward models on the other pairs too."""
-    yield "weights  pairs  accuracy                   on                      the longer wins  predicted less actual"
+    """Yield the lines of the learning curve: accuracy on the test pairs with its interval, and what it is beside."""
+    yield "weights  pairs  accuracy                   the longer wins  predicted less actual"
     for count, lora in settings(config):
-        folder = config.out / name(count, lora)
-        sets = {config.test: json.loads((folder / "finished.json").read_text("utf-8"))["heldout"]}
-        if config.other is not None and count == max(config.pairs):
-            sets[config.other] = accuracy(config, folder, config.other)
-        for file, row in sets.items():
-            share = f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-            start = f"{'LoRA' if lora else 'all':7}  {count:5}  {share:25}  {'/'.join(file.parts[-2:]):22}"
-            yield f"{start}  {row['longer_wins']:15.3f}  {row['ece']:.3f}"
-
-
-def accuracy(config: Config, folder: Path, file: Path) -> Row:
-    """Return `ranking_metrics` of a reward model on the pairs of a file."""
-    runtime = start_runtime(config.device)
-    tokenizer = Tokenizer.load(folder)
-    model = loading.load_reward_model(folder, runtime, tokenizer, frozen=True)
-    pairs = lazy_rankings(read_examples(file, RANKINGS, tokenizer))
-    log = Log(folder, folder.name)
-    return measure_accuracies(model, {"other": pairs}, runtime, TOKENS_PER_PASS, config.seed, log)["other"]
+        row = json.loads((config.out / name(count, lora) / "finished.json").read_text("utf-8"))["heldout"]
+        share = f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        yield f"{'LoRA' if lora else 'all':7}  {count:5}  {share:25}  {row['longer_wins']:15.3f}  {row['ece']:.3f}"
 
 
 def policy_runs(config: Config) -> list[StageRun]:
