@@ -131,4 +131,4 @@ def test_loading_takes_the_weights_memory_once(dtype, limit, tmp_path):
     pretrained.save(tmp_path / "small", Decoder(replace(shape, vocab_size=100, num_layers=1)), dtype=dtype)
     peak, weights = peak_and_weights(tmp_path, tmp_path / "small")
     assert weights > 50_000_000
-    assert peak < 1.2 * weights
+    assert peak < 1.28 * weights, "a copy of the embedding alone would make it 1.33"
