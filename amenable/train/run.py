@@ -341,7 +341,7 @@ class Run:
         saved = (
             {"checkpoint": self.kept_step} if self.kept_step and self.kept_step in checkpoint.steps(self.out) else {}
         )
-        result = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **saved, **self.health()}
+        result = {"stage": self.stage, "seconds": round(self.seconds, 3), **rate, **plain, **saved, **self.health()}
         self.log.session(self.step, time.monotonic() - self.begun)
         if self.log.trackers is not None:
             self.log.trackers.finish({key: plain_number(value) for key, value in {**self.metrics, **facts}.items()})
