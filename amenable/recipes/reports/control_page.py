@@ -76,7 +76,7 @@ def headline(stage: Stage, figures: dict[str, Any]) -> list[str]:
         span = f"({decimal(done['eval/return_low'], 1)} to {decimal(done['eval/return_high'], 1)})"
         lines.append(f"The return of an episode by the likeliest actions is {decimal(done['eval/return'], 1)} {span}.")
     if figures["probes"] is not None and "eval_rm/spearman" in done:
-        correlation = decimal(done["eval_rm/spearman"])
+        correlation = decimal(done["eval_rm/spearman"], 3)
         words = "rank correlation of learned and true returns of clips"
         lines.append(f"After {done['labels']:,} answers the {words} is {correlation}.")
     return lines

@@ -36,14 +36,14 @@ def display_name(model: str) -> str:
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
-    """Format a number with a real minus sign; -0.00 is 0.00.
+    """Format a number with a real minus sign and commas between thousands; -0.00 is 0.00.
 
-    >>> decimal(-0.5), decimal(None), decimal(-0.001)
-    ('−0.50', '–', '0.00')
+    >>> decimal(-0.5), decimal(None), decimal(-0.001), decimal(2313.84, 1)
+    ('−0.50', '–', '0.00', '2,313.8')
     """
     if value is None:
         return NONE
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float) -> str:
