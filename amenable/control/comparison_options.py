@@ -9,6 +9,8 @@ from typing import Literal
 from amenable.errors import InputError
 from amenable.train import plan
 
+WITH_ACTIONS = "observations_and_actions"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonOptions:
@@ -34,6 +36,9 @@ class ComparisonOptions:
     """candidate pairs for each that is compared"""
     ensemble_size: int = 3
     """reward predictors; each learns from a bootstrap sample"""
+    reward_inputs: Literal["observations", "observations_and_actions"] | None = None
+    """what a reward predictor reads; by default actions too where they are discrete. Few comparisons do not show that
+    an action of numbers has no part in the reward, and a policy learns to take the ones that seem to"""
     reward_hidden: tuple[int, ...] = (64, 64)
     """widths of the layers of a reward predictor"""
     reward_learning_rate: float = 1e-3

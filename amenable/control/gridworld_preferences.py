@@ -58,7 +58,7 @@ def learn_rewards(world: MarkovDecisionProcess, gamma: float, num_labels: int, s
     """Learn a world's rewards from `num_labels` comparisons by a judge who knows them; the learner knows the moves."""
     cells = len(world.rewards)
     spaces: Any = SimpleNamespace(shape=(cells,), num_actions=1, is_discrete=True, is_image=False, is_vector=False)
-    ensemble = RewardEnsemble(spaces, MEMBERS, (), seed)
+    ensemble = RewardEnsemble(spaces, MEMBERS, (), seed, reads_actions=False)
     learner = RewardLearner(ensemble, LEARNING_RATE, 64, 0.0, 0.0, seed)
     comparisons, judge = Comparisons(MEMBERS, 0.0, seed), SyntheticJudge(None, 0.0, 1.0, seed)
     members, rounds = np.zeros((MEMBERS, cells)), list[tuple[int, float]]()

@@ -31,7 +31,7 @@ from torch import Tensor
 from amenable.control.agent import Agent
 from amenable.control.clip_pictures import RecordedEnvironments
 from amenable.control.clips import ClipCutter, Clips, clips_of, join
-from amenable.control.comparison_options import ComparisonOptions
+from amenable.control.comparison_options import WITH_ACTIONS, ComparisonOptions
 from amenable.control.comparisons import Comparisons
 from amenable.control.environments import Environments
 from amenable.control.label_sources import LabelSource
@@ -85,7 +85,9 @@ class PreferenceTraining(Training):
             raise InputError(problem, environments.name, "lower --clip-steps")
         self.cutter = ClipCutter(len(environments), self.length, self.horizon, seed)
         self.comparisons = Comparisons(options.ensemble_size, options.holdout, seed)
-        self.ensemble = RewardEnsemble(environments.spaces, options.ensemble_size, options.reward_hidden, seed)
+        reads_actions = predictors_read_actions(options, environments)
+        members, hidden = options.ensemble_size, options.reward_hidden
+        self.ensemble = RewardEnsemble(environments.spaces, members, hidden, seed, reads_actions)
         self.learner = RewardLearner(
             self.ensemble,
             options.reward_learning_rate,
@@ -216,6 +218,18 @@ def episode_length(environments: Environments) -> int:
         hint = "give one: --env-options max_episode_steps=200"
         raise InputError("has no time limit, which comparisons of clips need", environments.name, hint)
     return int(spec.max_episode_steps)
+
+
+def predictors_read_actions(options: ComparisonOptions, environments: Environments) -> bool:
+    """Return whether a reward is of the action too: by default of a discrete one. InputError for numbers beside an
+    image."""
+    spaces = environments.spaces
+    if options.reward_inputs is None:
+        return spaces.is_discrete
+    if options.reward_inputs == WITH_ACTIONS and spaces.is_image and not spaces.is_discrete:
+        problem = "a reward predictor of images does not read actions that are numbers"
+        raise InputError(problem, environments.name, "give --reward-inputs observations")
+    return options.reward_inputs == WITH_ACTIONS
 
 
 def clip_length(environments: Environments) -> int:

@@ -3,8 +3,8 @@
     r(s, a) = 1/M sum_m (r_m(s, a) - mean_m) / std_m        moments over the steps of recent clips
 
 Each member is normalised by itself before the mean is taken (Christiano et al., 2017, section 2.2.1 and 2.2.3): a
-preference says nothing of a reward's zero and unit. A discrete action selects an output of the network; numbers are
-inputs beside the observation, and an image is read alone.
+preference says nothing of a reward's zero and unit. Where actions are read, a discrete one selects an output of the
+network, and numbers are inputs beside the observation; r(s, a) is r(s) where they are not.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ class RewardEnsemble(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spaces: Spaces, members: int, hidden: Sequence[int], seed: int):
+    def __init__(self, spaces: Spaces, members: int, hidden: Sequence[int], seed: int, reads_actions: bool):
+        """reads_actions: whether a reward is of observation and action, or of the observation alone."""
         super().__init__()
-        self.discrete, self.is_image = spaces.is_discrete, spaces.is_image
+        self.selects = reads_actions and spaces.is_discrete
+        self.concatenates = reads_actions and not spaces.is_discrete
         self.normalizer = ObservationNormalizer(spaces.shape, spaces.is_vector)
-        with_actions = not self.discrete and not self.is_image
-        shape = (spaces.shape[0] + spaces.num_actions,) if with_actions else spaces.shape
-        outputs = spaces.num_actions if self.discrete else 1
+        shape = (spaces.shape[0] + spaces.num_actions,) if self.concatenates else spaces.shape
+        outputs = spaces.num_actions if self.selects else 1
         self.networks = nn.ModuleList(
             make_network(shape, outputs, GAIN, hidden, "tanh", seeded_generator(seed, "reward member", member))
             for member in range(members)
@@ -51,9 +52,9 @@ class RewardEnsemble(nn.Module):
     def forward(self, observations: NDArray, actions: NDArray) -> Tensor:
         """Return every member's rewards [M, B] of steps: observations [B, ...], executed actions [B] or [B, A]."""
         inputs, taken = torch.from_numpy(self.normalizer.normalize(observations)), torch.from_numpy(actions)
-        if self.discrete:
+        if self.selects:
             return torch.stack([network(inputs).gather(1, taken[:, None])[:, 0] for network in self.networks])
-        if not self.is_image:
+        if self.concatenates:
             inputs = torch.cat([inputs, taken.to(inputs.dtype)], dim=1)
         return torch.stack([network(inputs)[:, 0] for network in self.networks])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from amenable.control.environments import Environments
 from amenable.control.label_sources import JudgeLabels
 from amenable.control.options import AgentOptions, fill
 from amenable.control.ppo import PPO
-from amenable.control.preference_training import PreferenceTraining
+from amenable.control.preference_training import PreferenceTraining, predictors_read_actions
 from amenable.control.training import one_thread
 from amenable.errors import InputError
 
@@ -79,6 +81,31 @@ def test_the_true_reward_reaches_the_judge_alone(monkeypatch: pytest.MonkeyPatch
         run(own, 2)
         weights.append(torch.cat([p.flatten() for p in own.agent.policy.parameters()]))
     assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("env", "inputs", "expected"),
+    [
+        ("CartPole-v1", None, True),
+        ("CartPole-v1", "observations", False),
+        ("Pendulum-v1", None, False),
+        ("Pendulum-v1", "observations_and_actions", True),
+        ("amenable/MovingDot-v0", "observations_and_actions", True),
+    ],
+)
+def test_predictors_read_discrete_actions_unless_an_option_says_otherwise(
+    env: str, inputs: Literal["observations", "observations_and_actions"] | None, expected: bool
+) -> None:
+    environments = Environments(env, 1, 0, True)
+    assert predictors_read_actions(ComparisonOptions(reward_inputs=inputs), environments) is expected
+
+
+def test_images_with_numbers_for_actions() -> None:
+    environments = Environments("amenable/MovingDot-v0", 1, 0, True)
+    environments.spaces.is_discrete = False
+    assert not predictors_read_actions(ComparisonOptions(), environments)
+    with pytest.raises(InputError, match=r"MovingDot-v0: a reward predictor of images .*--reward-inputs observations"):
+        predictors_read_actions(ComparisonOptions(reward_inputs="observations_and_actions"), environments)
 
 
 def test_rewards_of_a_rollout_are_the_newest_predictors() -> None:

@@ -19,11 +19,19 @@ def actions_for(space: object, count: int) -> np.ndarray:
     return np.arange(count) % 4 if space is FOUR else np.linspace(-1, 1, 2 * count, dtype=np.float32).reshape(count, 2)
 
 
-@pytest.mark.parametrize("observations", [VECTOR, IMAGE, Discrete(5)], ids=["vector", "image", "one-hot"])
-@pytest.mark.parametrize("actions", [FOUR, NUMBERS], ids=["discrete", "numbers"])
-def test_rewards_of_all_spaces(observations: object, actions: object) -> None:
+CASES = [
+    (observations, actions, reads_actions)
+    for observations in (VECTOR, IMAGE, Discrete(5))
+    for actions in (FOUR, NUMBERS)
+    for reads_actions in (False, True)
+    if not (reads_actions and observations is IMAGE and actions is NUMBERS)
+]
+
+
+@pytest.mark.parametrize(("observations", "actions", "reads_actions"), CASES)
+def test_rewards_of_all_spaces(observations: object, actions: object, reads_actions: bool) -> None:
     spaces = Spaces("test", observations, actions)
-    ensemble = RewardEnsemble(spaces, 2, (8,), 0)
+    ensemble = RewardEnsemble(spaces, 2, (8,), 0, reads_actions)
     steps = np.random.default_rng(0).random((6, *spaces.shape)).astype(np.float32)
     taken = actions_for(actions, 6)
     rewards = ensemble(steps, taken)
@@ -31,11 +39,11 @@ def test_rewards_of_all_spaces(observations: object, actions: object) -> None:
     alone = torch.cat([ensemble(steps[i : i + 1], taken[i : i + 1]) for i in range(6)], dim=1)
     assert torch.allclose(rewards, alone, atol=1e-6)
     changed = ensemble(steps, np.roll(taken, 1, axis=0))
-    assert torch.equal(rewards, changed) == (observations is IMAGE and actions is NUMBERS)
+    assert torch.equal(rewards, changed) != reads_actions
 
 
 def test_each_member_is_normalised_before_the_mean() -> None:
-    ensemble = RewardEnsemble(Spaces("test", VECTOR, FOUR), 3, (8,), 1)
+    ensemble = RewardEnsemble(Spaces("test", VECTOR, FOUR), 3, (8,), 1, True)
     with torch.no_grad():
         ensemble.networks[0][-1].weight.mul_(100)  # type: ignore[index]
         ensemble.networks[1][-1].bias.add_(50)  # type: ignore[index]

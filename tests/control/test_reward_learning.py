@@ -34,7 +34,7 @@ def labelled(count: int, seed: int = 0, wrong: float = 0.0) -> Comparisons:
 
 
 def learner(decay: float = 0.01, noise: float = 0.1) -> RewardLearner:
-    return RewardLearner(RewardEnsemble(SPACES, 3, (16,), 0), 1e-2, 32, noise, decay, 0)
+    return RewardLearner(RewardEnsemble(SPACES, 3, (16,), 0, True), 1e-2, 32, noise, decay, 0)
 
 
 def test_what_is_learned_orders_comparisons_that_are_held_out() -> None:
