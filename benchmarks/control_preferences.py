@@ -46,8 +46,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "all labels before training": {"first_labels": 1.0},
     "no noise in the likelihood": {"label_noise": 0.0},
     "no weight decay": {"reward_weight_decay": 0.0},
+    "reward of observations": {"reward_inputs": "observations"},
+    "reward of observations and actions": {"reward_inputs": "observations_and_actions"},
 }
-"""what Christiano et al. (2017, section 3.3) leave out"""
+"""what Christiano et al. (2017, section 3.3) leave out, and what the reward is of; one of the last two is the default"""
 
 
 @dataclass(frozen=True)
