@@ -45,16 +45,16 @@ class PeopleLabels:
 
     def __init__(self, path: Path, folder: Path, scene: Scene, pause: Callable[[float], None] = time.sleep):
         """path: of the store; folder: of the run."""
-        self.store, self.folder, self.scene, self.pause = Store(path), folder, scene, pause
+        self.store, self.path, self.folder, self.scene, self.pause = Store(path), path, folder, scene, pause
         self.events: list[Event] = []
         self.numbers: dict[str, int] = {}
 
     @cached_property
     def name(self) -> str:
-        """A name that no other run has; it is made once, and stays in the run's folder."""
+        """A name that no other run has; it is made once, and stays in the run's folder with the store's path."""
         file = self.folder / NAME
         if not file.exists():
-            write_text(file, json.dumps({"run": uuid.uuid4().hex}))
+            write_text(file, json.dumps({"run": uuid.uuid4().hex, "labels_db": str(self.path.resolve())}))
         return str(json.loads(file.read_text("utf-8"))["run"])
 
     def task(self, number: int) -> str:

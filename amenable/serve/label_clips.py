@@ -27,6 +27,7 @@ from amenable.serve.tokens import require_token_holder
 if TYPE_CHECKING:
     from amenable.serve.labelling.routes import LabelApp
 
+CLIPS_DB = Path("runs/clips.db")
 INSTRUCTIONS = """\
 # What to do
 
@@ -39,8 +40,8 @@ five seconds are enough. Where both are as good, say so; where you cannot tell, 
 class Config(PageOptions):
     """The clips, the question, and the address."""
 
-    labels_db: Path = Path("runs/clips.db")
-    """database of clips and labels, that of amenable control --labels-db"""
+    labels_db: Path = CLIPS_DB
+    """database of clips and labels, that of amenable control --labels-db; that of --run where it is given"""
     run: Path | None = None
     """folder of the run whose clips are shown; by default those of all runs in the database"""
     question: str = ""
@@ -60,27 +61,33 @@ class Config(PageOptions):
 def run(config: Config) -> None:
     """Serve until Ctrl-C."""
     security.require_server()
-    name = run_name(config.run)
+    name, labels_db = run_clips(config)
     sock = security.listen(config.host, config.port)
-    with sock, Store(config.labels_db) as store:
+    with sock, Store(labels_db) as store:
         if config.needs_tokens:
             require_token_holder(annotators.people(store), store, " --role owner")
         label_app = make_clip_app(config, store, name)
         address = security.address_of(sock, config.host)
-        print(f"clips and answers are in {config.labels_db}; runs write them with --judge people")
+        print(f"clips and answers are in {labels_db}; runs write them with --judge people")
         print(f"label at {address}   the owner's page: {address}/owner   Ctrl-C ends", flush=True)
         security.make_server(label.protect(config, label_app)).run(sockets=[sock])
 
 
-def run_name(folder: Path | None) -> str | None:
-    """Return the name of a run's clips in the database. InputError for a folder without one."""
+def run_clips(config: Config) -> tuple[str | None, Path]:
+    """Return the name of the run's clips, None for those of all runs, and the database that they are in. InputError
+    for a folder without clips, and for another database than the run's."""
+    folder = config.run
     if folder is None:
-        return None
+        return None, config.labels_db
     try:
-        return str(json.loads((folder / NAME).read_text("utf-8"))["run"])
+        facts = json.loads((folder / NAME).read_text("utf-8"))
+        name, labels_db = str(facts["run"]), Path(facts["labels_db"])
     except (OSError, ValueError, KeyError, TypeError):
         hint = "name a run of amenable control --from comparisons --judge people"
         raise InputError("has no clips for people", folder, hint) from None
+    if config.labels_db != CLIPS_DB and config.labels_db.resolve() != labels_db:
+        raise InputError(f"the clips of {folder} are in {labels_db}", "labels_db", "leave --labels-db out")
+    return name, labels_db
 
 
 def make_clip_app(config: Config, store: Store, name: str | None) -> LabelApp:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def config(tmp_path: Path) -> label_clips.Config:
 
 def test_answers_reach_the_training(training: PeopleLabels, config: label_clips.Config, tmp_path: Path) -> None:
     with Store(config.labels_db) as store:
-        app = label_clips.make_clip_app(config, store, label_clips.run_name(config.run))
+        app = label_clips.make_clip_app(config, store, label_clips.run_clips(config)[0])
         client = TestClient(label.protect(config, app), base_url="http://127.0.0.1:8017")
         me = client.get("/api/me").json()
         assert me["clips"] and me["one_key"] and me["kinds"] == ["compare"]
@@ -71,10 +72,19 @@ def test_answers_reach_the_training(training: PeopleLabels, config: label_clips.
         assert client.get("/clip.js").status_code == 200
 
 
+def test_clips_are_those_of_the_run_in_its_own_database(
+    training: PeopleLabels, config: label_clips.Config, tmp_path: Path
+) -> None:
+    expected = (training.name, (tmp_path / "clips.db").resolve())
+    assert label_clips.run_clips(config) == label_clips.run_clips(label_clips.Config(run=tmp_path)) == expected
+    assert label_clips.run_clips(label_clips.Config()) == (None, Path("runs/clips.db"))
+    with pytest.raises(InputError, match=r"labels_db: the clips of .* are in .*clips\.db; leave --labels-db out"):
+        label_clips.run_clips(replace(config, labels_db=tmp_path / "others.db"))
+
+
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no clips for people"):
-        label_clips.run_name(tmp_path)
-    assert label_clips.run_name(None) is None
+        label_clips.run_clips(label_clips.Config(run=tmp_path))
 
 
 @pytest.fixture
