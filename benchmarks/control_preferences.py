@@ -49,7 +49,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "reward of observations": {"reward_inputs": "observations"},
     "reward of observations and actions": {"reward_inputs": "observations_and_actions"},
 }
-"""what Christiano et al. (2017, section 3.3) leave out, and what the reward is of; one of the last two is the default"""
+"""what Christiano et al. (2017, section 3.3) leave out, and what the reward is of: one of the two is the default"""
 
 
 @dataclass(frozen=True)
