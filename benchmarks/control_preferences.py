@@ -82,7 +82,8 @@ def untrained_return(config: Config) -> float:
     """Return the mean return of episodes by the actions of an untrained policy."""
     copies = control.make_environments(config, 20, config.seed)
     spaces = copies.spaces
-    policy = Policy(spaces.shape, spaces.num_actions, spaces.is_discrete)
+    generator = seeded_generator(config.seed, "policy")
+    policy = Policy(spaces.shape, spaces.num_actions, spaces.is_discrete, generator=generator)
     collect(copies, policy, ObservationNormalizer(spaces.shape, False), 0, seeded_generator(config.seed), True)
     return sum(value for value, _ in copies.finished) / len(copies.finished)
 
