@@ -1,9 +1,9 @@
 """Returns of agents on true reward, beside published figures.
 
     python -m benchmarks.control_curves                                # CartPole, Acrobot, Pendulum: three seeds each
-    python -m benchmarks.control_curves --tasks ppo-hopper ppo-halfcheetah --seeds 1
+    python -m benchmarks.control_curves --tasks ppo-hopper ppo-halfcheetah ppo-lunarlander
 
-Each task is a run of `amenable control`; its options are in the table below. A figure is the mean return of the last
+Each task is a run of `amenable control` with the options of the published figure; they are in the table below. A figure is the mean return of the last
 100 episodes of training (as cleanrl's) or of episodes by the likeliest actions (as rl-baselines3-zoo's). Ours
 is over seeds, with a 95 % interval.
 """
@@ -23,6 +23,7 @@ from amenable.stages import control
 from amenable.stages.control import Config
 
 CLEANRL = "cleanrl, docs/rl-algorithms/ppo.md (mean and deviation over seeds)"
+CLEANRL_MUJOCO = "cleanrl, benchmark/ppo_continuous_action.md (mean and deviation over seeds)"
 ZOO = "rl-baselines3-zoo, benchmark.md (one agent; mean and deviation over episodes)"
 Measure = Literal["episode/return", "eval/return"]
 
@@ -62,9 +63,14 @@ TASKS = {
         ZOO,
         "eval/return",
     ),
-    "ppo-hopper": Task(Config(env="Hopper-v5", total_timesteps=1_000_000), "2,410 ± 10 (v3)", ZOO, "eval/return"),
+    "ppo-hopper": Task(
+        Config(env="Hopper-v5", total_timesteps=1_000_000), "2,382.86 ± 271.74 (v4)", CLEANRL_MUJOCO, "episode/return"
+    ),
     "ppo-halfcheetah": Task(
-        Config(env="HalfCheetah-v5", total_timesteps=1_000_000), "5,819 ± 664 (v3)", ZOO, "eval/return"
+        Config(env="HalfCheetah-v5", total_timesteps=1_000_000),
+        "1,442.64 ± 46.03 (v4)",
+        CLEANRL_MUJOCO,
+        "episode/return",
     ),
     "trpo-cartpole": Task(
         Config(algorithm="trpo", num_envs=2, num_steps=512, total_timesteps=100_000), "500 ± 0", ZOO, "eval/return"
