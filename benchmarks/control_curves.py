@@ -3,9 +3,9 @@
     python -m benchmarks.control_curves                                # CartPole, Acrobot, Pendulum: three seeds each
     python -m benchmarks.control_curves --tasks ppo-hopper ppo-halfcheetah ppo-lunarlander
 
-Each task is a run of `amenable control` with the options of the published figure; they are in the table below. A figure is the mean return of the last
-100 episodes of training (as cleanrl's) or of episodes by the likeliest actions (as rl-baselines3-zoo's). Ours
-is over seeds, with a 95 % interval.
+Each task is a run of `amenable control`; its options are in the table below: those of the published figure, as far as
+there are such options here. A figure is the mean return of the last 100 episodes of training (as cleanrl's) or of
+episodes by the likeliest actions (as rl-baselines3-zoo's). Ours is over seeds, with a 95 % interval.
 """
 
 from __future__ import annotations
