@@ -41,12 +41,13 @@ class Task:
 SMALL = Config(num_envs=4, num_steps=128, minibatch_size=128, num_epochs=4, learning_rate=2.5e-4, entropy_coef=0.01)
 """cleanrl's settings of ppo.py"""
 SWING = Config(env="Pendulum-v1", num_envs=4, gamma=0.9, total_timesteps=100_000)
+RAW_SWING = replace(SWING, normalize_observations=False, scale_rewards=False)
 TASKS = {
     "ppo-cartpole": Task(replace(SMALL, total_timesteps=500_000), "490.04 ± 6.12", CLEANRL, "episode/return"),
     "ppo-acrobot": Task(
         replace(SMALL, env="Acrobot-v1", total_timesteps=500_000), "-86.36 ± 1.32", CLEANRL, "episode/return"
     ),
-    "ppo-pendulum": Task(replace(SWING, num_steps=1024, learning_rate=1e-3), "-172.2 ± 104.2", ZOO, "eval/return"),
+    "ppo-pendulum": Task(replace(RAW_SWING, num_steps=1024, learning_rate=1e-3), "-172.2 ± 104.2", ZOO, "eval/return"),
     "ppo-lunarlander": Task(
         replace(
             SMALL,
@@ -76,7 +77,10 @@ TASKS = {
         Config(algorithm="trpo", num_envs=2, num_steps=512, total_timesteps=100_000), "500 ± 0", ZOO, "eval/return"
     ),
     "trpo-pendulum": Task(
-        replace(SWING, algorithm="trpo", num_envs=2, num_steps=1024), "-174.6 ± 127.6", ZOO, "eval/return"
+        replace(RAW_SWING, algorithm="trpo", num_envs=2, num_steps=1024, final_lr_frac=1.0, total_timesteps=300_000),
+        "-174.6 ± 127.6 (100,000 steps, gSDE)",
+        ZOO,
+        "eval/return",
     ),
     "a2c-cartpole": Task(Config(algorithm="a2c", total_timesteps=500_000), "500 ± 0", ZOO, "eval/return"),
     "a2c-pendulum": Task(
