@@ -37,8 +37,8 @@ class ComparisonOptions:
     ensemble_size: int = 3
     """reward predictors; each learns from a bootstrap sample"""
     reward_inputs: Literal["observations", "observations_and_actions"] | None = None
-    """what a reward predictor reads; by default actions too where they are discrete. Few comparisons do not show that
-    an action of numbers has no part in the reward, and a policy learns to take the ones that seem to"""
+    """what a reward predictor reads; by default discrete actions too, and no continuous ones: few comparisons do not
+    show that an action has no part in the reward, and the policy learns to take those that seem to have one"""
     reward_hidden: tuple[int, ...] = (64, 64)
     """widths of the layers of a reward predictor"""
     reward_learning_rate: float = 1e-3

@@ -221,13 +221,13 @@ def episode_length(environments: Environments) -> int:
 
 
 def predictors_read_actions(options: ComparisonOptions, environments: Environments) -> bool:
-    """Return whether a reward is of the action too: by default of a discrete one. InputError for numbers beside an
-    image."""
+    """Return whether a reward is of the action too: by default of a discrete one. InputError for continuous actions
+    beside an image."""
     spaces = environments.spaces
     if options.reward_inputs is None:
         return spaces.is_discrete
     if options.reward_inputs == WITH_ACTIONS and spaces.is_image and not spaces.is_discrete:
-        problem = "a reward predictor of images does not read actions that are numbers"
+        problem = "a reward predictor of images does not read continuous actions"
         raise InputError(problem, environments.name, "give --reward-inputs observations")
     return options.reward_inputs == WITH_ACTIONS
 

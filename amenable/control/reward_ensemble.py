@@ -4,7 +4,7 @@
 
 Each member is normalised by itself before the mean is taken (Christiano et al., 2017, section 2.2.1 and 2.2.3): a
 preference says nothing of a reward's zero and unit. Where actions are read, a discrete one selects an output of the
-network, and numbers are inputs beside the observation; r(s, a) is r(s) where they are not.
+network, and continuous ones are inputs beside the observation; r(s, a) is r(s) where they are not.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def test_predictors_read_discrete_actions_unless_an_option_says_otherwise(
     assert predictors_read_actions(ComparisonOptions(reward_inputs=inputs), environments) is expected
 
 
-def test_images_with_numbers_for_actions() -> None:
+def test_predictors_of_images_do_not_read_continuous_actions() -> None:
     environments = Environments("amenable/MovingDot-v0", 1, 0, True)
     environments.spaces.is_discrete = False
     assert not predictors_read_actions(ComparisonOptions(), environments)
