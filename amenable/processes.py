@@ -328,6 +328,8 @@ def full_tensor(tensor: DTensor) -> Tensor:
 def total_norm(tensors: Sequence[Tensor]) -> float:
     """Return the Euclidean norm of tensors which are all whole, or divided among the same processes; each of these has
     to call it."""
+    if len(tensors) == 1 and not isinstance(tensors[0], DTensor):
+        return float(torch.linalg.vector_norm(tensors[0]))
     norm = nn.utils.get_total_norm([local_part(tensor) for tensor in tensors if is_first_copy(tensor)])
     if not isinstance(tensors[0], DTensor):
         return float(norm)

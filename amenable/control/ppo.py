@@ -35,13 +35,12 @@ class PPO(Agent):
         """Take epochs of clipped steps; end them before the minibatch on which the KL is above target_kl."""
         options, optimizer, rows = self.options, self.optimizers["both"], []
         for batch in self.minibatches(experience):
-            every = torch.ones_like(batch["logps"], dtype=torch.bool)
-            advantages = standardize(batch["advantages"], every)
+            advantages = standardize(batch["advantages"], None)
             distribution = self.policy(batch["observations"])
             logps = distribution.log_prob(batch["actions"])
             with torch.set_grad_enabled(options.entropy_coef > 0):
                 entropy = distribution.entropy().mean()
-            policy, stats = ppo_policy_loss(logps, batch["logps"], advantages, every, options.cliprange)
+            policy, stats = ppo_policy_loss(logps, batch["logps"], advantages, None, options.cliprange)
             if options.target_kl and stats["approx_kl"] > options.target_kl:
                 break
             value = self.value_loss(batch, options.cliprange_value or math.inf)

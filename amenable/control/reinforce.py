@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
-
 from amenable.control.agent import Agent, Metrics
 from amenable.control.experience import Experience
 from amenable.functional.masked import standardize
@@ -28,5 +26,4 @@ class Reinforce(Agent):
     def update(self, experience: Experience, multiplier: float) -> Metrics:
         """Take one step of policy and baseline."""
         advantages = experience.columns["advantages"]
-        every = torch.ones_like(advantages, dtype=torch.bool)
-        return self.policy_gradient_step(experience, standardize(advantages, every), multiplier)
+        return self.policy_gradient_step(experience, standardize(advantages, None), multiplier)

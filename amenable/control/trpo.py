@@ -55,15 +55,14 @@ class TRPO(Agent):
     def step_policy(self, experience: Experience, limit: float) -> Metrics:
         """Take the longest of the step, its half, ... that lowers the loss within the constraint, or none."""
         options, parameters = self.options, list(self.policy.parameters())
-        every = torch.ones_like(experience.logps, dtype=torch.bool)
-        advantages = standardize(experience.columns["advantages"], every)
+        advantages = standardize(experience.columns["advantages"], None)
         with torch.no_grad():
             old = self.policy(experience.observations)
 
         def losses() -> tuple[Tensor, Tensor, Tensor]:
             distribution = self.policy(experience.observations)
             logps, entropy = distribution.log_prob(experience.actions), distribution.entropy().mean()
-            loss, _ = ppo_policy_loss(logps, experience.logps, advantages, every, math.inf)
+            loss, _ = ppo_policy_loss(logps, experience.logps, advantages, None, math.inf)
             return loss - options.entropy_coef * entropy, old.kl(distribution).mean(), entropy
 
         loss, kl, entropy = losses()

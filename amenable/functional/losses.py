@@ -26,7 +26,7 @@ def ppo_policy_loss(
     logp: Tensor,
     old_logp: Tensor,
     advantages: Tensor,
-    mask: Tensor,
+    mask: Tensor | None,
     clip: float,
     clip_high: float | None = None,
     dual_clip: float = 0.0,
@@ -35,9 +35,10 @@ def ppo_policy_loss(
 
         ratio = exp(logp - old_logp)      L = -mean clipped_surrogate(ratio, A)
 
-    logp, old_logp, advantages, mask: one shape, [B, T] or flat. Only logp carries gradient. The log-ratio is clamped at
-    +-20. An infinite clip leaves L^CPI (eq. 6). Stats, means over the mask: clip_fraction (a clipped term is taken),
-    approx_kl and k1 (estimates k3 and k1 of KL(old || new)), ratio, clamped_fraction (log-ratios that were clamped).
+    logp, old_logp, advantages, mask: one shape, [B, T] or flat; mask None: everything counts. Only logp carries
+    gradient. The log-ratio is clamped at +-20. An infinite clip leaves L^CPI (eq. 6). Stats, means over the mask:
+    clip_fraction (a clipped term is taken), approx_kl and k1 (estimates k3 and k1 of KL(old || new)), ratio,
+    clamped_fraction (log-ratios that were clamped).
     """
     log_ratio, ratio, advantages = ratios(logp, old_logp, advantages, mask)
     terms, clipped = clipped_surrogate(ratio, advantages, clip, clip_high, dual_clip)
@@ -129,7 +130,7 @@ def ppo_kl_penalty_loss(
     return loss, ratio_stats(log_ratio, ratio, mask)
 
 
-def ratios(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def ratios(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return logp - old_logp, its clamped exponential, and the advantages, each 0 (the ratio 1) outside the mask."""
     log_ratio = zero_outside(logp, mask) - zero_outside(old_logp.detach(), mask)
     ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
@@ -137,7 +138,7 @@ def ratios(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor) -> 
 
 
 @torch.no_grad()
-def ratio_stats(log_ratio: Tensor, ratio: Tensor, mask: Tensor) -> Stats:
+def ratio_stats(log_ratio: Tensor, ratio: Tensor, mask: Tensor | None) -> Stats:
     clamped = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     return {
         "approx_kl": masked_mean(kl.k3(torch.zeros_like(clamped), clamped), mask),

@@ -363,3 +363,15 @@ def test_means_of_tokens_by_hand():
     expected = {"answers": 2.35, "tokens": 33 / 15, "constant": 1.65}
     means = {name: losses.mean_of_tokens(numbers, answers, 2, name, 10).item() for name in expected}
     assert means == pytest.approx(expected)
+
+
+def test_ppo_without_a_mask_is_ppo_with_a_mask_of_everything():
+    draw = torch.Generator().manual_seed(0)
+    logp, old, advantages = (torch.randn(64, generator=draw) for _ in range(3))
+    results = []
+    for mask in (everywhere(logp), None):
+        leaf = logp.clone().requires_grad_()
+        loss, stats = losses.ppo_policy_loss(leaf, old, advantages, mask, 0.2)
+        loss.backward()
+        results.append((loss.item(), {name: value.item() for name, value in stats.items()}, leaf.grad.tolist()))
+    assert results[0] == results[1]

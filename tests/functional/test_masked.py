@@ -111,3 +111,20 @@ def test_segments_by_hand():
     x, segments = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1, 1, 0])
     assert segment_sums(x, segments, 2).tolist() == [5.0, 3.0]
     assert segment_means(x, segments, 2).tolist() == [5.0, 1.5]
+
+
+@given(ragged())
+def test_without_a_mask_everything_counts(case):
+    x, _ = case
+    every = torch.ones_like(x, dtype=torch.bool)
+    for function in (zero_outside, masked_sum, masked_mean, masked_var, standardize, scale):
+        gradients = []
+        for mask in (every, None):
+            leaf = x.clone().requires_grad_()
+            value = function(leaf, mask)
+            value.square().sum().backward()
+            gradients.append((value.detach(), leaf.grad))
+        for masked, plain in zip(*gradients):
+            assert torch.allclose(masked, plain, rtol=1e-9, atol=1e-9), function.__name__
+    for dim in (0, 1):
+        assert torch.allclose(masked_mean(x, every, dim), masked_mean(x, None, dim))
