@@ -38,7 +38,7 @@ class ComparisonOptions:
     """reward predictors; each learns from a bootstrap sample"""
     reward_inputs: Literal["observations", "observations_and_actions"] | None = None
     """what a reward predictor reads; by default discrete actions too, and no continuous ones: few comparisons do not
-    show that an action has no part in the reward, and the policy learns to take those that seem to have one"""
+    show that an action has no part in the reward"""
     reward_hidden: tuple[int, ...] = (64, 64)
     """widths of the layers of a reward predictor"""
     reward_learning_rate: float = 1e-3
