@@ -51,11 +51,13 @@ class PeopleLabels:
 
     @cached_property
     def name(self) -> str:
-        """A name that no other run has; it is made once, and stays in the run's folder with the store's path."""
+        """A name that no other run has; made once, it stays in the run's folder, beside the store's present path."""
         file = self.folder / NAME
-        if not file.exists():
-            write_text(file, json.dumps({"run": uuid.uuid4().hex, "labels_db": str(self.path.resolve())}))
-        return str(json.loads(file.read_text("utf-8"))["run"])
+        before = json.loads(file.read_text("utf-8")) if file.exists() else {"run": uuid.uuid4().hex}
+        facts = {**before, "labels_db": str(self.path.resolve())}
+        if facts != before:
+            write_text(file, json.dumps(facts))
+        return str(facts["run"])
 
     def task(self, number: int) -> str:
         """Return the name of a comparison in the store."""

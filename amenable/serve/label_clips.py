@@ -81,11 +81,13 @@ def run_clips(config: Config) -> tuple[str | None, Path]:
         return None, config.labels_db
     try:
         facts = json.loads((folder / NAME).read_text("utf-8"))
-        name, labels_db = str(facts["run"]), Path(facts["labels_db"])
-    except (OSError, ValueError, KeyError, TypeError):
+        name, labels_db = str(facts["run"]), Path(facts.get("labels_db", config.labels_db))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         hint = "name a run of amenable control --from comparisons --judge people"
         raise InputError("has no clips for people", folder, hint) from None
-    if config.labels_db != CLIPS_DB and config.labels_db.resolve() != labels_db:
+    if not labels_db.exists():  # the run was moved, with its database
+        return name, config.labels_db
+    if config.labels_db != CLIPS_DB and config.labels_db.resolve() != labels_db.resolve():
         raise InputError(f"the clips of {folder} are in {labels_db}", "labels_db", "leave --labels-db out")
     return name, labels_db
 

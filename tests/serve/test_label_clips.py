@@ -82,6 +82,17 @@ def test_clips_are_those_of_the_run_in_its_own_database(
         label_clips.run_clips(replace(config, labels_db=tmp_path / "others.db"))
 
 
+def test_a_run_that_was_moved_has_its_clips_where_the_command_says(
+    training: PeopleLabels, config: label_clips.Config, tmp_path: Path
+) -> None:
+    training.store.close()
+    moved = (tmp_path / "clips.db").rename(tmp_path / "moved.db")
+    assert label_clips.run_clips(replace(config, labels_db=moved)) == (training.name, moved)
+    again = PeopleLabels(moved, tmp_path, training.scene)
+    assert again.name == training.name, "training that goes on writes where it reads now"
+    assert label_clips.run_clips(label_clips.Config(run=tmp_path)) == (training.name, moved.resolve())
+
+
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no clips for people"):
         label_clips.run_clips(label_clips.Config(run=tmp_path))
